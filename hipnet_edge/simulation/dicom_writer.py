@@ -1,0 +1,137 @@
+"""Simulated radiographs as DX objects for presentation (PS3.3 A.26), with a synthetic patient."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from ..vocabulary import Laterality, View
+
+if TYPE_CHECKING:
+    from .study import SimulatedStudy, SimulatedView
+
+DX_FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.1"
+SIMULATED = "SIMULATED RADIOGRAPH, NOT A PATIENT"
+"""Image Comments (0020,4000) of everything simulated; the reader raises a flag on it."""
+
+_VIEW_CODES = {
+    View.AP: ("399348003", "antero-posterior"),
+    View.LATERAL: ("399067008", "lateral projection"),
+}
+_SIDE_CODES = {
+    Laterality.LEFT: ("7771000", "Left"),
+    Laterality.RIGHT: ("24028007", "Right"),
+    Laterality.BOTH: ("51440002", "Right and left"),
+}
+
+
+def derived_uid(*parts: object) -> str:
+    """A UID under 2.25 derived from its parts: the same study always has the same identifiers."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return f"2.25.{int.from_bytes(digest[:15], 'big')}"
+
+
+def _code(value: str, meaning: str, scheme: str = "SCT") -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item
+
+
+def to_dataset(study: SimulatedStudy, view: SimulatedView) -> FileDataset:
+    """One view as a complete DX object: explicit little endian, 14 bits, uncompressed."""
+    identity = (study.cause, study.seed, view.pixel_spacing_mm)
+    study_uid = derived_uid("study", *identity)
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = DX_FOR_PRESENTATION
+    meta.MediaStorageSOPInstanceUID = derived_uid("image", view.view.value, *identity)
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.SOPClassUID = DX_FOR_PRESENTATION
+    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    dataset.StudyInstanceUID = study_uid
+    dataset.SeriesInstanceUID = derived_uid("series", view.view.value, *identity)
+    _patient_and_study(dataset, study, view)
+    _equipment_and_series(dataset, view)
+    _positioning(dataset, view)
+    _pixels(dataset, view)
+    return dataset
+
+
+def _patient_and_study(dataset: Dataset, study: SimulatedStudy, view: SimulatedView) -> None:
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    dataset.PatientName = f"Simulated^Study {study.seed}"
+    dataset.PatientID = f"SIM-{study.seed}"
+    dataset.PatientBirthDate = "19500101"
+    dataset.PatientSex = "O"
+    dataset.PatientIdentityRemoved = "YES"
+    dataset.DeidentificationMethod = "Simulated: there is no patient"
+    dataset.StudyDate = dataset.SeriesDate = dataset.AcquisitionDate = "20260101"
+    dataset.ContentDate = "20260101"
+    minute = "00" if view.view is View.AP else "05"
+    dataset.StudyTime = "120000"
+    dataset.SeriesTime = dataset.AcquisitionTime = dataset.ContentTime = f"12{minute}00"
+    dataset.AccessionNumber = ""
+    dataset.StudyID = str(study.seed)[:16]
+    dataset.ReferringPhysicianName = ""
+    dataset.StudyDescription = "Hip, two views (simulated)"
+
+
+def _equipment_and_series(dataset: Dataset, view: SimulatedView) -> None:
+    from .. import __version__
+
+    dataset.Modality = "DX"
+    dataset.PresentationIntentType = "FOR PRESENTATION"
+    dataset.SeriesNumber = 1 if view.view is View.AP else 2
+    dataset.InstanceNumber = 1
+    dataset.SeriesDescription = f"Hip {view.projection} (simulated)"
+    dataset.Manufacturer = "hipnet_edge simulation"
+    dataset.ManufacturerModelName = "hipnet_edge.simulation"
+    dataset.SoftwareVersions = __version__
+    dataset.DeviceSerialNumber = "0"
+    dataset.ImageComments = SIMULATED
+    dataset.AcquisitionContextSequence = []
+
+
+def _positioning(dataset: Dataset, view: SimulatedView) -> None:
+    dataset.BodyPartExamined = "PELVIS" if view.laterality is Laterality.BOTH else "HIP"
+    dataset.ImageLaterality = view.laterality.dicom
+    region = _code("24136001", "Hip joint")
+    region.AnatomicRegionModifierSequence = [_code(*_SIDE_CODES[view.laterality])]
+    dataset.AnatomicRegionSequence = [region]
+    dataset.ViewPosition = "AP" if view.view is View.AP else "LL"
+    dataset.ViewCodeSequence = [_code(*_VIEW_CODES[view.view])]
+    dataset.ViewCodeSequence[0].ViewModifierCodeSequence = []
+    orientation = ["L", "F"] if view.view is View.AP else ["P", "F"]
+    if view.view is View.LATERAL and view.laterality is Laterality.RIGHT:
+        orientation = ["A", "F"]
+    dataset.PatientOrientation = orientation
+    dataset.PositionerType = "NONE"
+
+
+def _pixels(dataset: Dataset, view: SimulatedView) -> None:
+    top = 2**view.bits_stored - 1
+    stored = view.stored if not view.monochrome1 else (top - view.stored).astype(np.uint16)
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", ""]
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME1" if view.monochrome1 else "MONOCHROME2"
+    dataset.PresentationLUTShape = "INVERSE" if view.monochrome1 else "IDENTITY"
+    dataset.Rows, dataset.Columns = stored.shape
+    dataset.BitsAllocated = 16
+    dataset.BitsStored = view.bits_stored
+    dataset.HighBit = view.bits_stored - 1
+    dataset.PixelRepresentation = 0
+    dataset.PixelIntensityRelationship = "LOG"
+    dataset.PixelIntensityRelationshipSign = 1 if view.monochrome1 else -1
+    dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = 0, 1, "US"
+    dataset.WindowCenter, dataset.WindowWidth = 2 ** (view.bits_stored - 1), 2**view.bits_stored
+    dataset.BurnedInAnnotation = "NO"
+    dataset.LossyImageCompression = "00"
+    spacing = f"{view.pixel_spacing_mm:.6g}"
+    dataset.ImagerPixelSpacing = [spacing, spacing]
+    dataset.DetectorType = "SCINTILLATOR"
+    dataset.PixelData = stored.astype("<u2").tobytes()
