@@ -51,23 +51,23 @@ class Fields:
             raise self.wrong(key, "is missing")
         return self._value[key]
 
-    def object(self, key: str) -> Fields:
+    def child(self, key: str) -> Fields:
         """A nested JSON object."""
         return Fields(self.raw(key), self._name(key), self._complain)
 
-    def objects(self, key: str) -> list[Fields]:
+    def children(self, key: str) -> list[Fields]:
         """A list of JSON objects."""
         name = self._name(key)
         return [
             Fields(item, f"{name}[{index}]", self._complain)
-            for index, item in enumerate(self.list(key))
+            for index, item in enumerate(self.items(key))
         ]
 
     def mapping(self, key: str) -> Mapping[str, object]:
         """A nested JSON object whose content is free."""
-        return dict(self.object(key)._value)
+        return dict(self.child(key)._value)
 
-    def list(self, key: str) -> list[object]:
+    def items(self, key: str) -> list[object]:
         """A JSON list of anything."""
         value = self.raw(key)
         if not isinstance(value, list):
@@ -87,7 +87,7 @@ class Fields:
 
     def texts(self, key: str) -> tuple[str, ...]:
         """A list of texts."""
-        values = self.list(key)
+        values = self.items(key)
         if not all(isinstance(value, str) for value in values):
             raise self.wrong(key, "is not a list of texts")
         return tuple(str(value) for value in values)
@@ -108,7 +108,7 @@ class Fields:
 
     def integers(self, key: str, count: int) -> tuple[int, ...]:
         """A list of exactly `count` whole numbers."""
-        values = self.list(key)
+        values = self.items(key)
         whole = [value for value in values if isinstance(value, int) and value is not True]
         if len(values) != count or len(whole) != count:
             raise self.wrong(key, f"is not a list of {count} whole numbers")
@@ -126,7 +126,7 @@ class Fields:
     def numbers(self, key: str, count: int) -> tuple[float, ...]:
         """A list of exactly `count` finite numbers."""
         values = Fields(
-            {str(index): value for index, value in enumerate(self.list(key))},
+            {str(index): value for index, value in enumerate(self.items(key))},
             self._name(key),
             self._complain,
         )

@@ -94,7 +94,7 @@ class Manifest:
                 f"The bundle's manifest has schema {schema!r}; this version of hipnet-edge "
                 f"reads schema {SCHEMA}."
             )
-        files = {name: _file(fields.object("files"), name) for name in fields.object("files")}
+        files = {name: _file(fields.child("files"), name) for name in fields.child("files")}
         manifest = cls(
             digest=canonical_digest(value),
             name=fields.text("name"),
@@ -102,9 +102,9 @@ class Manifest:
             created=fields.text("created"),
             input=_input_spec(fields),
             map_stride=fields.integer("map_stride", 1, 64),
-            backbones=tuple(_backbone(item) for item in fields.objects("backbones")),
-            fusion_weights=fields.object("fusion").numbers("weights", MEMBERS),
-            variants=MappingProxyType(_variants(fields.object("variants"), files)),
+            backbones=tuple(_backbone(item) for item in fields.children("backbones")),
+            fusion_weights=fields.child("fusion").numbers("weights", MEMBERS),
+            variants=MappingProxyType(_variants(fields.child("variants"), files)),
             files=MappingProxyType(files),
             training=MappingProxyType(fields.mapping("training")),
             intended_use=fields.text("intended_use"),
@@ -160,7 +160,7 @@ def _backbone(fields: Fields) -> Backbone:
 def _file(files: Fields, name: str) -> FileEntry:
     if not _FILE_NAME.fullmatch(name) or name == "manifest.json":
         raise files.wrong(name, "is not a file name a bundle may use")
-    fields = files.object(name)
+    fields = files.child(name)
     sha256 = fields.text("sha256")
     if not _SHA256.fullmatch(sha256):
         raise fields.wrong("sha256", "is not 64 hexadecimal digits in lower case")
@@ -170,7 +170,7 @@ def _file(files: Fields, name: str) -> FileEntry:
 def _variants(variants: Fields, files: Mapping[str, FileEntry]) -> dict[str, Variant]:
     found = {}
     for name in variants:
-        fields = variants.object(name)
+        fields = variants.child(name)
         file = fields.text("file")
         if file not in files or not file.endswith(".onnx"):
             raise fields.wrong("file", "is not an ONNX file listed in files")

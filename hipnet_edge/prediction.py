@@ -108,11 +108,14 @@ class Prediction:
         maps = {view: np.array(stack, np.float32) for view, stack in self.maps.items()}
         for stack in maps.values():
             stack.setflags(write=False)
-        members = {name: _frozen(member) for name, member in self.member_probabilities.items()}
-        object.__setattr__(self, "maps", _frozen(maps))
-        object.__setattr__(self, "member_probabilities", _frozen(members))
+        members = {
+            name: MappingProxyType(dict(member))
+            for name, member in self.member_probabilities.items()
+        }
+        object.__setattr__(self, "maps", MappingProxyType(maps))
+        object.__setattr__(self, "member_probabilities", MappingProxyType(members))
         for name in ("probabilities", "inputs", "timings_ms"):
-            object.__setattr__(self, name, _frozen(getattr(self, name)))
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     @property
     def leading_cause(self) -> Cause:
@@ -160,10 +163,10 @@ class Prediction:
             raise UsageError(f"There is no map for {view} and {cause}.") from error
         if view not in self.maps:
             raise UsageError("This prediction was stored without its maps.")
-        probability = self.maps[view][CAUSES.index(cause)]
-        return (
-            self.inputs[view].geometry.map_to_image(probability) if full_resolution else probability
-        )
+        probability: NDArray[np.float32] = self.maps[view][CAUSES.index(cause)]
+        if not full_resolution:
+            return probability
+        return self.inputs[view].geometry.map_to_image(probability)
 
     def to_dict(self, *, maps: bool = True) -> dict[str, object]:
         """The prediction as a JSON object (`prediction.schema.json`); `from_dict` undoes it.
@@ -225,7 +228,3 @@ def distribution(values: NDArray[np.float32]) -> dict[Cause, float]:
 def view_maps(maps: NDArray[np.float32]) -> dict[View, NDArray[np.float32]]:
     """The maps [2, 5, h, w] of the network by view."""
     return dict(zip(VIEWS, maps, strict=True))
-
-
-def _frozen(mapping: Mapping[object, object]) -> Mapping[object, object]:
-    return MappingProxyType(dict(mapping))

@@ -72,19 +72,19 @@ def from_dict(value: Mapping[str, object]) -> Prediction:
     )  # fmt: skip
     if fields.integer("schema", 0, 10**6) != SCHEMA:
         raise fields.wrong("schema", f"is not {SCHEMA}, the only one this version reads")
-    members = fields.object("member_probabilities")
+    members = fields.child("member_probabilities")
     if not list(members):
         raise fields.wrong("member_probabilities", "names no backbone")
     prediction = Prediction(
         probabilities=_read_probabilities(fields, "probabilities"),
         member_probabilities={name: _read_probabilities(members, name) for name in members},
-        maps=_read_maps(fields.object("maps")) if "maps" in fields else {},
+        maps=_read_maps(fields.child("maps")) if "maps" in fields else {},
         flags=_read_flags(fields),
-        inputs={view: _read_input(fields.object("inputs"), view) for view in VIEWS},
-        timings_ms=_read_timings(fields.object("timings_ms")),
-        provenance=_read_provenance(fields.object("provenance")),
+        inputs={view: _read_input(fields.child("inputs"), view) for view in VIEWS},
+        timings_ms=_read_timings(fields.child("timings_ms")),
+        provenance=_read_provenance(fields.child("provenance")),
     )
-    fields.object("inputs").only(*(view.value for view in VIEWS))
+    fields.child("inputs").only(*(view.value for view in VIEWS))
     if _enum(fields, "leading_cause", Cause) is not prediction.leading_cause:
         raise fields.wrong("leading_cause", "is not the most probable cause")
     for key in ("pji_risk", "disagreement"):
@@ -110,7 +110,7 @@ def _write_probabilities(probabilities: Mapping[Cause, float]) -> dict[str, floa
 
 
 def _read_probabilities(fields: Fields, key: str) -> dict[Cause, float]:
-    values = fields.object(key)
+    values = fields.child(key)
     values.only(*(cause.value for cause in CAUSES))
     probabilities = {cause: values.number(cause.value, 0, 1) for cause in CAUSES}
     if not math.isclose(sum(probabilities.values()), 1.0, abs_tol=1e-6):
@@ -156,7 +156,7 @@ def _write_input(record: InputRecord) -> dict[str, object]:
 
 
 def _read_input(inputs: Fields, view: View) -> InputRecord:
-    fields = inputs.object(view.value)
+    fields = inputs.child(view.value)
     fields.only(
         "view", "view_source", "laterality", "laterality_source", "anatomy", "anatomy_source",
         "sop_instance_uid", "study_instance_uid", "pixel_sha256", "pixel_spacing", "voi",
@@ -185,7 +185,7 @@ def _read_input(inputs: Fields, view: View) -> InputRecord:
 def _read_spacing(fields: Fields) -> PixelSpacing | None:
     if fields.raw("pixel_spacing") is None:
         return None
-    spacing = fields.object("pixel_spacing")
+    spacing = fields.child("pixel_spacing")
     spacing.only("row_mm", "column_mm", "source")
     return PixelSpacing(
         row_mm=spacing.number("row_mm", 0),
@@ -237,7 +237,7 @@ def _read_provenance(fields: Fields) -> Provenance:
         "backend", "backend_version", "device", "intended_use",
     )  # fmt: skip
     fields.only(*texts, "settings", "overrides")
-    overrides = fields.object("overrides")
+    overrides = fields.child("overrides")
     return Provenance(
         settings=fields.mapping("settings"),
         overrides={key: overrides.text(key) for key in overrides},
@@ -256,7 +256,7 @@ def _write_map(stack: NDArray[np.float32]) -> dict[str, object]:
 
 def _read_maps(maps: Fields) -> dict[View, NDArray[np.float32]]:
     maps.only(*(view.value for view in VIEWS))
-    return {view: _read_map(maps.object(view.value)) for view in VIEWS}
+    return {view: _read_map(maps.child(view.value)) for view in VIEWS}
 
 
 def _read_map(fields: Fields) -> NDArray[np.float32]:

@@ -131,15 +131,7 @@ class Predictor:
         Raises:
             EngineUnusable, UsageError: as `predict`; no study could be answered.
         """
-        answers: list[Prediction | InputRefused] = []
-        for study in studies:
-            try:
-                answers.append(
-                    self.predict(study) if isinstance(study, Study) else self.predict(*study)
-                )
-            except InputRefused as refusal:
-                answers.append(refusal)
-        return answers
+        return [self._predict_or_refuse(study) for study in studies]
 
     def info(self) -> dict[str, object]:
         """What answers here and how it was started, as a JSON object."""
@@ -183,6 +175,12 @@ class Predictor:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _predict_or_refuse(self, study: Study | tuple[Source, Source]) -> Prediction | InputRefused:
+        try:
+            return self.predict(study) if isinstance(study, Study) else self.predict(*study)
+        except InputRefused as refusal:
+            return refusal
 
     def _answer(
         self,
@@ -245,9 +243,8 @@ def _one_hierarchy() -> Iterator[None]:
     except HipNetError:
         raise
     except Exception as error:
-        raise Fault(
-            f"A fault of hipnet_edge ({type(error).__name__}); please report it."
-        ) from error
+        name = type(error).__name__
+        raise Fault(f"A fault of hipnet_edge ({name}); please report it.") from error
 
 
 def _given(study: Study, lateral: Source | None, laterality: Laterality | None) -> Study:

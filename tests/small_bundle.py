@@ -1,7 +1,7 @@
 """A tiny bundle with a real network in it, for tests of the runtime; it knows nothing of hips.
 
 The ONNX file keeps the contract (names and shapes) and its outputs depend on every part of its
-input through fixed convolution weights, so that a wrong, late or exchanged input changes the answer.
+input through fixed convolution weights: a wrong, late or exchanged input changes the answer.
 """
 
 from __future__ import annotations

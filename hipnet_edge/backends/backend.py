@@ -68,7 +68,9 @@ class Signature:
             mixed = (mixed ^ (mixed >> np.uint32(15))) * np.uint32(2246822519)
             total += mixed >> np.uint32(20)
         # Four numbers below 4096 add up to less than 2**14: exact in float32.
-        return (total.astype(np.float32) / np.float32(4096.0) - np.float32(2.0))[np.newaxis]
+        scaled = total[np.newaxis].astype(np.float32) / np.float32(4096.0)
+        pattern: NDArray[np.float32] = scaled - np.float32(2.0)
+        return pattern
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -84,7 +85,7 @@ class OnnxRuntimeBackend(Backend):
 
 def _import() -> ModuleType:
     try:
-        import onnxruntime
+        return import_module("onnxruntime")
     except ModuleNotFoundError as error:
         if error.name != "onnxruntime":
             raise EngineUnusable(
@@ -97,7 +98,6 @@ def _import() -> ModuleType:
             "ONNX Runtime is installed but does not load on this machine.",
             Reason.ENGINE_UNAVAILABLE,
         ) from error
-    return onnxruntime
 
 
 def _open(runtime: ModuleType, model: bytes, threads: int) -> onnxruntime.InferenceSession:
