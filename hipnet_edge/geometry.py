@@ -1,0 +1,109 @@
+"""The exact way between a radiograph's pixels and the network's, and back.
+
+Coordinates are (x, y) = (column, row) of pixel centres, in radiograph and network alike: (0, 0) is
+the centre of the first pixel, whose area reaches from -0.5 to 0.5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from hipnet_edge.collimation import Box
+from hipnet_edge.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the network's pixels lie in a radiograph.
+
+    Attributes:
+        image_shape: (rows, columns) of the radiograph.
+        box: what the network sees, in pixels of the radiograph; may reach outside the frame.
+        mirrored: the network sees the box mirrored left to right.
+        network_shape: (rows, columns) of the network's input.
+    """
+
+    image_shape: tuple[int, int]
+    box: Box
+    mirrored: bool
+    network_shape: tuple[int, int]
+
+    def to_network(self, points: ArrayLike) -> NDArray[np.float64]:
+        """Carry points [..., 2] (x, y) from radiograph to network."""
+        xy = _points(points)
+        rows, columns = self.network_shape
+        x = (xy[..., 0] + 0.5 - self.box.left) * (columns / self.box.width)
+        y = (xy[..., 1] + 0.5 - self.box.top) * (rows / self.box.height)
+        return np.stack([(columns - x if self.mirrored else x) - 0.5, y - 0.5], axis=-1)
+
+    def to_image(self, points: ArrayLike) -> NDArray[np.float64]:
+        """Carry points [..., 2] (x, y) from network to radiograph."""
+        xy = _points(points)
+        rows, columns = self.network_shape
+        x, y = xy[..., 0] + 0.5, xy[..., 1] + 0.5
+        x = (columns - x if self.mirrored else x) * (self.box.width / columns) + self.box.left
+        y = y * (self.box.height / rows) + self.box.top
+        return np.stack([x - 0.5, y - 0.5], axis=-1)
+
+    def map_to_image(self, map2d: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Lay a map [h, w] of any stride over the radiograph.
+
+        The map's cells tile the box; between their centres is interpolated linearly.
+
+        Returns:
+            [rows, columns] float32 in the radiograph's own pixels, 0 outside the box.
+        """
+        if map2d.ndim != 2:
+            raise UsageError("A map has two axes: rows and columns.")
+        cells = np.asarray(map2d, np.float32)
+        cells = np.ascontiguousarray(cells[:, ::-1] if self.mirrored else cells)
+        full = np.zeros(self.image_shape, np.float32)
+        seen = self.box.clip(self._frame)
+        if seen.height == 0 or seen.width == 0:
+            return full
+        laid = cv2.resize(cells, (self.box.width, self.box.height), interpolation=cv2.INTER_LINEAR)
+        full[seen.slices] = laid[seen.shifted(-self.box.top, -self.box.left).slices]
+        return full
+
+    def image_to_network(self, image: NDArray[Any]) -> NDArray[np.float32]:
+        """Cut, resize and mirror any [rows, columns] array as the radiograph was.
+
+        For truth masks: a bool mask becomes the part of each network pixel that it covers.
+
+        Returns:
+            network_shape float32, 0 outside the frame.
+        """
+        if image.shape != self.image_shape:
+            raise UsageError("The array must have the radiograph's rows and columns.")
+        cut = np.zeros((self.box.height, self.box.width), np.float32)
+        seen = self.box.clip(self._frame)
+        if seen.height and seen.width:
+            cut[seen.shifted(-self.box.top, -self.box.left).slices] = image[seen.slices]
+        return self.resized(cut)
+
+    def resized(self, cut: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Resize (averaging areas) and mirror what was cut from the box, [height, width]."""
+        rows, columns = self.network_shape
+        smaller = rows <= self.box.height and columns <= self.box.width
+        resized = cv2.resize(
+            cut, (columns, rows), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+        )
+        return np.ascontiguousarray(resized[:, ::-1] if self.mirrored else resized)
+
+    @property
+    def _frame(self) -> Box:
+        return Box(0, 0, *self.image_shape)
+
+
+def _points(points: ArrayLike) -> NDArray[np.float64]:
+    xy = np.asarray(points, np.float64)
+    if xy.ndim == 0 or xy.shape[-1] != 2:
+        raise UsageError("Points are given as [..., 2]: x (column), y (row).")
+    return xy

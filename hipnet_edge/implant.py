@@ -1,0 +1,285 @@
+"""Where the hip prosthesis is: metal is the brightest and sharpest-edged thing in a radiograph.
+
+The detector reads a thumbnail of grey levels and follows five rules:
+
+1. *Brighter than its surroundings, and sharp.* What is wider than any metal (soft tissue, the bulk
+   of bone) is taken away, the rest is cut at a series of levels. Of each nest of bright components
+   the one with the sharpest outline is kept: metal ends within a pixel or two all the way round,
+   bone fades. Sharp means that even the softer third of the outline is sharp.
+2. *Large and compact.* A part must have a certain area and thickness: wires, screws, staples, thin
+   cortex and the strokes of lead letters have not.
+3. *A stem.* A prosthesis has one long part: a good part of the field long and slender.
+4. *A head.* It is thicker at one place (head or cup) than the stem is along most of its length:
+   nails and plates are not.
+5. *What belongs to it.* Other large parts near the stem (a cup, a dislocated head) are of it.
+
+No rule knows millimetres, so that images without pixel spacing are treated alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from hipnet_edge.collimation import Box
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_LEVELS = tuple(round(0.15 + 0.05 * step, 2) for step in range(11))
+"""Heights above the surroundings at which is cut, as parts of the field's grey range."""
+_WIDEST_METAL = 0.16
+"""What is wider than this part of the field's diagonal counts as surroundings."""
+_BLUR = 1.0
+"""Sigma in thumbnail pixels of the smoothing before anything is measured."""
+_LEAST_AREA = 0.002
+"""Least area of a part as part of the field."""
+_MOST_AREA = 0.25
+_SHARP_QUANTILE = 33
+"""Percentile of the outline's gradient that has to be sharp."""
+_LEAST_SHARPNESS = 0.05
+"""Least gradient there: part of the grey range a pixel."""
+_LEAST_RADIUS = 0.008
+"""Least radius of the largest inscribed circle, as part of the field's diagonal."""
+_STEM_LENGTH = 0.20
+"""Least length of a stem as part of the field's longer side."""
+_STEM_SLENDER = 3.5
+"""Least length of a stem over its width."""
+_HEAD_TO_STEM = 1.3
+"""Least radius of head or cup over half the width of the stem."""
+_COMPANION_AREA = 0.08
+"""Least area of a further part, as part of the stem's area."""
+_COMPANION_RADIUS = 0.6
+"""Least radius of a further part over half the width of the stem."""
+_COMPANION_GAP = 0.45
+"""Farthest a further part may be from the stem's box, as part of the stem's length."""
+
+
+@dataclass(frozen=True)
+class Implant:
+    """A hip prosthesis in a radiograph.
+
+    Attributes:
+        box: (top, left, bottom, right) of the metal in pixels of the array that was searched;
+            edges, not centres: a prosthesis on rows 3 and 4 has top 3.0 and bottom 5.0.
+        sharpness: mean steepness of its outline, in parts of the grey range a pixel.
+        area: its area in square pixels.
+    """
+
+    box: tuple[float, float, float, float]
+    sharpness: float
+    area: float
+
+    @property
+    def centre_x(self) -> float:
+        """Column of the middle of the box."""
+        return (self.box[1] + self.box[3]) / 2
+
+    def scaled(self, rows: float, columns: float) -> Implant:
+        """The same prosthesis in an array that is `rows` x `columns` times as large."""
+        top, left, bottom, right = self.box
+        return Implant(
+            (top * rows, left * columns, bottom * rows, right * columns),
+            self.sharpness,
+            self.area * rows * columns,
+        )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A bright, sharply outlined component."""
+
+    level: float
+    sharpness: float
+    area: float
+    radius: float
+    length: float
+    half_width: float
+    window: Box
+    mask: NDArray[np.bool_]  # [window.height, window.width]
+
+
+def find_implants(grey: NDArray[np.float32], field: Box | None = None) -> tuple[Implant, ...]:
+    """Find the hip prostheses of a radiograph.
+
+    Args:
+        grey: [rows, columns] float32 grey levels of a thumbnail (a few hundred pixels), bright
+            is dense.
+        field: the part to search: what collimation left open; None for all of it.
+
+    Returns:
+        The prostheses found, from the image's left to its right.
+    """
+    rows, columns = grey.shape
+    field = Box(0, 0, rows, columns) if field is None else field.clip(Box(0, 0, rows, columns))
+    if min(field.height, field.width) < 32:
+        return ()
+    relief = _relief(np.ascontiguousarray(grey[field.slices]))
+    groups = _groups(_parts(relief), relief.shape)
+    implants = [_measure(relief, group, field) for group in groups]
+    return tuple(sorted(implants, key=lambda implant: implant.centre_x))
+
+
+def _relief(seen: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Height of the grey levels above their surroundings, in parts of the field's grey range.
+
+    The surroundings are a morphological opening, taken at half size as they are smooth anyway.
+    """
+    smooth = cv2.GaussianBlur(seen, (0, 0), _BLUR)
+    low, high = np.percentile(smooth, (2.0, 99.8))
+    width = max(3, int(_WIDEST_METAL * np.hypot(*seen.shape) / 2))
+    half = cv2.resize(smooth, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    kernel = np.ones((width, width), np.uint8)
+    opened = cv2.morphologyEx(half, cv2.MORPH_OPEN, kernel, borderType=cv2.BORDER_REPLICATE)
+    ground = cv2.resize(cv2.blur(opened, (width // 2, width // 2)), seen.shape[::-1])
+    relief: NDArray[np.float32] = (smooth - ground) * np.float32(1.0 / max(high - low, 0.02))
+    return relief
+
+
+def _parts(relief: NDArray[np.float32]) -> list[_Part]:
+    """Rule 1 and 2: every component at every level that is sharp, large and compact enough."""
+    steepness: NDArray[np.float32] = cv2.magnitude(  # type: ignore[assignment]
+        cv2.Scharr(relief, cv2.CV_32F, 1, 0, scale=1 / 32),
+        cv2.Scharr(relief, cv2.CV_32F, 0, 1, scale=1 / 32),
+    )
+    diagonal = float(np.hypot(*relief.shape))
+    parts = []
+    for level in _LEVELS:
+        bright = (relief > np.float32(level)).astype(np.uint8)
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(bright, connectivity=4)
+        areas = stats[:, cv2.CC_STAT_AREA]
+        large = (areas >= _LEAST_AREA * relief.size) & (areas <= _MOST_AREA * relief.size)
+        large[0] = False
+        for label in np.flatnonzero(large):
+            left, top, width, height, area = (int(value) for value in stats[label])
+            window = Box(top, left, top + height, left + width)
+            mask = labels[window.slices] == label
+            part = _part(level, steepness[window.slices], window, mask, area)
+            if part.sharpness >= _LEAST_SHARPNESS and part.radius >= _LEAST_RADIUS * diagonal:
+                parts.append(part)
+    return parts
+
+
+def _part(
+    level: float,
+    steepness: NDArray[np.float32],
+    window: Box,
+    mask: NDArray[np.bool_],
+    area: int,
+) -> _Part:
+    padded = np.pad(mask, 1).astype(np.uint8)
+    depth = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    outline = mask & (depth < 1.5)
+    length, half_width = _length_and_half_width(mask)
+    return _Part(
+        level,
+        float(np.percentile(steepness[outline], _SHARP_QUANTILE)),
+        float(area),
+        float(depth.max()),
+        length,
+        half_width,
+        window,
+        mask,
+    )
+
+
+def _length_and_half_width(mask: NDArray[np.bool_]) -> tuple[float, float]:
+    """Extent of a part along its long axis, and half its median width across it."""
+    y, x = np.nonzero(mask)
+    x, y = x - x.mean(), y - y.mean()
+    axis = 0.5 * np.arctan2(2 * np.dot(x, y), np.dot(x, x) - np.dot(y, y))
+    along = x * np.cos(axis) + y * np.sin(axis)
+    widths = np.bincount(np.floor(along - along.min()).astype(np.intp))
+    return float(widths.size), max(float(np.median(widths)) / 2, 0.5)
+
+
+def _overlap(one: _Part, other: _Part) -> bool:
+    shared = one.window.clip(other.window)
+    if shared.height == 0 or shared.width == 0:
+        return False
+    cuts = [
+        part.mask[
+            shared.top - part.window.top : shared.bottom - part.window.top,
+            shared.left - part.window.left : shared.right - part.window.left,
+        ]
+        for part in (one, other)
+    ]
+    return bool((cuts[0] & cuts[1]).any())
+
+
+def _groups(parts: list[_Part], shape: tuple[int, ...]) -> list[list[_Part]]:
+    """Rules 3 to 5: each stem that has a head, with what belongs to it."""
+    parts = sorted(parts, key=lambda part: -part.sharpness)
+    groups: list[list[_Part]] = []
+    taken: list[_Part] = []
+    for part in parts:
+        if _is_prosthesis(part, shape) and not any(_overlap(part, other) for other in taken):
+            taken.append(part)
+            groups.append([part])
+    for part in parts if groups else ():
+        if any(_overlap(part, other) for other in taken):
+            continue
+        group = min(groups, key=lambda group: _gap(group[0].window, part.window))
+        stem = group[0]
+        if (
+            part.area >= _COMPANION_AREA * stem.area
+            and part.radius >= _COMPANION_RADIUS * stem.half_width
+            and _gap(stem.window, part.window) <= _COMPANION_GAP * stem.length
+        ):
+            taken.append(part)
+            group.append(part)
+    return groups
+
+
+def _is_prosthesis(part: _Part, shape: tuple[int, ...]) -> bool:
+    return (
+        part.length >= _STEM_LENGTH * max(shape)
+        and part.length >= _STEM_SLENDER * 2 * part.half_width
+        and part.radius >= _HEAD_TO_STEM * part.half_width
+    )
+
+
+def _gap(one: Box, other: Box) -> float:
+    """Distance between two boxes; 0 when they touch or overlap."""
+    vertical = max(one.top - other.bottom, other.top - one.bottom, 0)
+    horizontal = max(one.left - other.right, other.left - one.right, 0)
+    return float(np.hypot(vertical, horizontal))
+
+
+def _measure(relief: NDArray[np.float32], group: list[_Part], field: Box) -> Implant:
+    """The prosthesis' box at half height between metal and surroundings, to a part of a pixel.
+
+    Measuring between pixels keeps the box from jumping a whole thumbnail pixel when a grey level
+    changes by as little as another bit depth does.
+    """
+    metal = np.zeros(relief.shape, np.uint8)
+    for part in group:
+        metal[part.window.slices] |= part.mask
+    near = cv2.dilate(metal, np.ones((7, 7), np.uint8))
+    inner = float(np.median(relief[metal > 0]))
+    outer = float(np.median(relief[(near > 0) & (metal == 0)]))
+    height = np.where(near > 0, (relief - outer) / max(inner - outer, 1e-3), 0.0)
+    top, bottom = _extent(height.max(axis=1))
+    left, right = _extent(height.max(axis=0))
+    area = sum(part.area for part in group)
+    sharpness = sum(part.sharpness * part.area for part in group) / area
+    return Implant(
+        (top + field.top, left + field.left, bottom + field.top, right + field.left),
+        sharpness,
+        area,
+    )
+
+
+def _extent(profile: NDArray[np.floating]) -> tuple[float, float]:
+    """Where the profile first and last crosses 0.5, as edges between pixels (0 to its length)."""
+    inside = np.flatnonzero(profile >= 0.5)
+    first, last = int(inside[0]), int(inside[-1])
+    start, end = float(first), float(last + 1)
+    if first > 0:
+        start += 0.5 - (profile[first] - 0.5) / (profile[first] - profile[first - 1])
+    if last + 1 < profile.size:
+        end += (profile[last] - 0.5) / (profile[last] - profile[last + 1]) - 0.5
+    return float(start), float(end)
