@@ -152,7 +152,7 @@ def _bone(solid: Ellipsoid, rim: float, density: float, group: str) -> list[Elem
 
 
 def trochanters(patient: Patient, fragment_shift: Points) -> list[Element]:
-    """Greater trochanter (moved by `fragment_shift` when it is broken off) and lesser trochanter."""
+    """Greater trochanter, moved by `fragment_shift` (a broken one), and lesser trochanter."""
     x, level = patient.offset, patient.neck_level
     greater = _block([x + 12.0, 4.0, level + 6.0], [11.0, 17.0, 22.0], rotation("y", -12.0))
     greater = replace(greater, centre=greater.centre + fragment_shift)

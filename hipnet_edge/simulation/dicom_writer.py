@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydicom import Dataset
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
 from ..vocabulary import Laterality, View
 
 if TYPE_CHECKING:
     from .study import SimulatedStudy, SimulatedView
 
-DX_FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.1"
 SIMULATED = "SIMULATED RADIOGRAPH, NOT A PATIENT"
 """Image Comments (0020,4000) of everything simulated; the reader raises a flag on it."""
 
@@ -30,10 +29,10 @@ _SIDE_CODES = {
 }
 
 
-def derived_uid(*parts: object) -> str:
+def derived_uid(*parts: object) -> UID:
     """A UID under 2.25 derived from its parts: the same study always has the same identifiers."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-    return f"2.25.{int.from_bytes(digest[:15], 'big')}"
+    return UID(f"2.25.{int.from_bytes(digest[:15], 'big')}")
 
 
 def _code(value: str, meaning: str, scheme: str = "SCT") -> Dataset:
@@ -47,11 +46,11 @@ def to_dataset(study: SimulatedStudy, view: SimulatedView) -> FileDataset:
     identity = (study.cause, study.seed, view.pixel_spacing_mm)
     study_uid = derived_uid("study", *identity)
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = DX_FOR_PRESENTATION
+    meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
     meta.MediaStorageSOPInstanceUID = derived_uid("image", view.view.value, *identity)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    dataset.SOPClassUID = DX_FOR_PRESENTATION
+    dataset.SOPClassUID = DigitalXRayImageStorageForPresentation
     dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
     dataset.StudyInstanceUID = study_uid
     dataset.SeriesInstanceUID = derived_uid("series", view.view.value, *identity)

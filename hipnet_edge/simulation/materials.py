@@ -1,4 +1,4 @@
-"""Linear attenuation of what a hip radiograph is made of, at two energies that stand for a spectrum.
+"""Linear attenuation of what a hip radiograph is made of, at two energies for a spectrum.
 
 Two effective energies (50 and 70 keV, equal weight) give the beam hardening that makes metal look
 as it does. Values per mm, rounded from NIST's tables of mass attenuation coefficients (XCOM) times

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -133,10 +134,12 @@ def femoral_component(
     inside = bed_holds
     if prosthesis.cemented:
         elements.append(
-            Element(Tube(body.nodes, body.bed), Material.BONE_CEMENT, bed_holds, "femur")
+            Element(Tube(body.nodes, body.bed, step=0.4), Material.BONE_CEMENT, bed_holds, "femur")
         )
         inside = Material.BONE_CEMENT
-    elements.append(Element(Tube(body.nodes, body.radii, detail=0.2), metal, inside, group="femur"))
+    elements.append(
+        Element(Tube(body.nodes, body.radii, detail=0.2, step=0.3), metal, inside, group="femur")
+    )
     start = np.array([patient.offset - 3.0, body.nodes[0, 1], patient.neck_level - 3.0])
     neck_nodes = np.linspace(start, [0.0, 0.0, 0.0], 30)
     taper = np.interp(np.linspace(0, 1, 30), [0, 0.25, 1], [1.5, 1.0, 0.95])
@@ -186,7 +189,7 @@ def cerclage(patient: Patient, prosthesis: Prosthesis) -> list[Element]:
         loop = centre + reach * np.column_stack(
             [np.cos(turns), np.sin(turns), 0.08 * np.sin(turns)]
         )
-        for a, b in zip(loop[:-1], loop[1:], strict=True):
+        for a, b in pairwise(loop):
             nodes = np.linspace(a - 0.1 * (b - a), b + 0.1 * (b - a), 4)
             wire = Tube(nodes, round_section(np.full(4, prosthesis.wire_radius)), detail=0.25)
             elements.append(Element(wire, Material.COBALT_CHROME, group="femur"))

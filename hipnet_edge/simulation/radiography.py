@@ -74,7 +74,7 @@ def expose(scene: Scene, view: View, draws: Draws, spacing: float) -> Exposure:
     poses = {
         "pelvis": Pose(pelvis),
         "femur": Pose(femur, head),
-        "thigh": Pose(femur if not np.any(sign.fracture) else femur, head * 0.5),
+        "thigh": Pose(femur, head * 0.5),
     }
     centre = (film[1] * 0.5, film[0] * 0.5)
     beam = Beam(draws("source_to_detector"), distance, (origin[0], origin[1]), centre)
@@ -233,9 +233,10 @@ def _compress_range(density: Array, strength: float) -> Array:
 
 def _process(signal: Array, border: NDArray[np.bool_], exposure: Exposure, draws: Draws) -> Array:
     """Logarithm, edge enhancement, tone curve: grey in [0, 1], dense parts bright."""
-    density = _compress_range(-np.log(signal), draws("range_compression"))
-    inside = density[::6, ::6][~border[::6, ::6]]
-    middle = float(np.quantile(inside, 0.5))
+    raw = -np.log(signal)
+    density = _compress_range(raw, draws("range_compression"))
+    body = ~border[::6, ::6] & (raw[::6, ::6] > 1.2)
+    middle = float(np.quantile(density[::6, ::6][body], 0.5)) if body.any() else 0.0
     low, high = middle - draws("window_below"), middle + draws("window_above")
     smooth = cv2.GaussianBlur(density, (0, 0), 1.6 / exposure.spacing)
     density += np.float32(draws("edge_enhancement")) * (density - smooth)

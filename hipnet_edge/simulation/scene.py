@@ -113,7 +113,7 @@ def _hip(
 
 def _around(body: Stem, width: Points, softness: float = 0.0) -> Tube:
     """The stem's bed enlarged by `width` [K, angles] mm."""
-    return Tube(body.nodes, body.bed + width, detail=0.25, softness=softness)
+    return Tube(body.nodes, body.bed + width, detail=0.25, step=0.5, softness=softness)
 
 
 def _exchange(outer: Solid, inner: Solid, material: Material) -> list[Element]:
@@ -173,8 +173,8 @@ def _bone(
         inside = replace(outside, radii=cortex + layer.inner * layer.presence)
         soft, bone = Material.SOFT_TISSUE, Material.CORTICAL_BONE
         elements += [
-            Element(outside, bone, soft, "femur", 0.7),
-            Element(inside, soft, bone, "femur", 0.7),
+            Element(outside, bone, soft, "femur", 0.85),
+            Element(inside, soft, bone, "femur", 0.85),
         ]
         truth.append(Truth(outside, "femur", minus=replace(outside, radii=cortex + 0.0)))
     return elements, truth

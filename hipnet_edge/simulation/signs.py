@@ -108,7 +108,7 @@ def stable_fixation(draws: Draws, prosthesis: Prosthesis) -> tuple[Lucency, ...]
     start, angle = draws.rng.uniform(0.1, 0.6), draws.rng.uniform(0, 2 * np.pi)
     along = (t > start) & (t < start + 0.3)
     around = np.cos(ANGLES - angle) > 0.0
-    width = draws("stable_lucency") * np.outer(along, around)
+    width = draws("stable_lucency") * np.outer(along, around).astype(float)
     return (Lucency(width, border=0.6),)
 
 
@@ -169,14 +169,14 @@ def infection(draws: Draws, patient: Patient, prosthesis: Prosthesis) -> Sign:
 def _scalloping(rng: np.random.Generator, patient: Patient, width: float) -> tuple[Ellipsoid, ...]:
     """Bites out of the endosteum: flat ellipsoids half inside the cortex."""
     bites = []
-    for _ in range(int(rng.integers(2, 6))):
+    for _ in range(int(rng.integers(3, 8))):
         z = np.array([patient.neck_level - rng.uniform(20, 130)])
         angle = rng.uniform(0, 2 * np.pi)
         _, canal = femur_radii(patient, z)
         reach = float(np.interp(angle, ANGLES, canal[0], period=2 * np.pi))
         direction = np.array([np.cos(angle), -np.sin(angle), 0.0])
         centre = femur_axis(patient, z)[0] + reach * direction
-        semi = np.diag([0.6 * width, 0.6 * width, rng.uniform(5, 12)])
+        semi = np.diag([0.8 * width, 0.8 * width, rng.uniform(5, 12)])
         bites.append(Ellipsoid(centre, semi, detail=0.3, softness=0.6))
     return tuple(bites)
 

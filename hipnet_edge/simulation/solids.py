@@ -46,11 +46,11 @@ class Pose:
 
     def apply(self, points: Points) -> Points:
         """Points [..., 3] of the group in the view's frame."""
-        return points @ self.rotation.T + self.shift
+        return np.asarray(points @ self.rotation.T + self.shift)
 
     def undo(self, points: Points) -> Points:
         """Points [..., 3] of the view in the group's frame."""
-        return (points - self.shift) @ self.rotation
+        return np.asarray((points - self.shift) @ self.rotation)
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Patch:
 
 
 def _unit(vectors: Points) -> Points:
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,8 @@ class Tube:
         nodes: centreline [K, 3], mm.
         radii: [K, len(ANGLES)], mm.
         cut: weight of the material at points of the group's frame, or None.
-        detail: grid spacing of the chord image, mm.
+        detail: grid spacing of the chord image across the tube, mm.
+        step: spacing of the outlines along the tube, mm.
         softness: standard deviation of a Gaussian that makes the edge ill-defined, mm.
     """
 
@@ -150,6 +151,7 @@ class Tube:
     radii: Points
     cut: Cut | None = None
     detail: float = 0.3
+    step: float = 1.0
     softness: float = 0.0
 
     def project(self, pose: Pose, beam: Beam) -> Patch:
@@ -174,34 +176,43 @@ class Tube:
         oblique = 1.0 / np.sqrt(np.clip(1.0 - tangents[:, 1] ** 2, 0.25, 1.0))
 
         margin = 2.0 + 4.0 * self.softness
-        p_grid = np.arange(p[0], p[-1] + self.detail, self.detail)
         q_grid = np.arange(q_contour.min() - margin, q_contour.max() + margin, self.detail)
-        index = np.interp(p_grid, p, np.arange(len(p)))
-
-        def at(values: Points) -> Points:
-            low = np.minimum(index.astype(int), len(p) - 2)
-            weight = (index - low).reshape(-1, *[1] * (values.ndim - 1))
-            return np.asarray(values[low] * (1 - weight) + values[low + 1] * weight)
-
-        near, far, inside = _outline(at(q_contour), at(contour[..., 1]), q_grid)
-        half = np.where(inside, (far - near) * 0.5, 0.0) * at(oblique)[:, None]
+        # Cross-sections change slowly along a tube: outline at every step, interpolate between.
+        step = min(self.step, 0.25 * (p[-1] - p[0]) + self.detail)
+        p_coarse = np.arange(p[0], p[-1] + step, step)
+        near, far, inside = _outline(
+            _resample(q_contour, p, p_coarse), _resample(contour[..., 1], p, p_coarse), q_grid
+        )
+        half = np.where(inside, (far - near) * 0.5, 0.0) * _resample(oblique, p, p_coarse)[:, None]
         if self.cut is None:
-            chords = 2.0 * half
+            p_grid, chords = p_coarse, 2.0 * half
         else:
-            centre, stretch = at(nodes), at(scale)
-            q_centre = at((uv - uv[0]) @ across)
+            p_grid = np.arange(p[0], p[-1] + self.detail, self.detail)
+            half, near, far = (_resample(x, p_coarse, p_grid) for x in (half, near, far))
+            q_centre = _resample((uv - uv[0]) @ across, p, p_grid)
+            stretch = _resample(scale, p, p_grid)
             lateral = (q_grid[None, :] - q_centre[:, None]) / stretch[:, None]
-            base = centre[:, None, :] + lateral[..., None] * in_plane
+            base = _resample(nodes, p, p_grid)[:, None, :] + lateral[..., None] * in_plane
             chords = np.zeros_like(half)
-            for depth in (near, far):
-                wall = base + np.where(inside, depth, 0.0)[..., None] * np.array([0.0, 1.0, 0.0])
-                chords += half * self.cut(pose.undo(wall))
+            for part, weight in zip(*np.polynomial.legendre.leggauss(6), strict=True):
+                inside_points = base.copy()
+                inside_points[..., 1] += near + (far - near) * 0.5 * (1.0 + part)
+                chords += half * weight * self.cut(pose.undo(inside_points))
         image = chords.astype(np.float32)
+        step = float(p_grid[1] - p_grid[0])
         if self.softness:
-            image = cv2.GaussianBlur(image, (0, 0), self.softness / self.detail)
-        origin = uv[0] + p_grid[0] * along + q_grid[0] * across
-        matrix = np.column_stack([across * self.detail, along * self.detail, origin])
-        return Patch(image, matrix)
+            sigma = self.softness / self.detail
+            image = np.asarray(cv2.GaussianBlur(image, (0, 0), sigma, sigmaY=self.softness / step))
+        origin = uv[0] + (p_grid[0] - p[0]) * along + q_grid[0] * across
+        return Patch(image, np.column_stack([across * self.detail, along * step, origin]))
+
+
+def _resample(values: Points, at: Points, to: Points) -> Points:
+    """Rows of `values` given at positions `at`, linearly interpolated at positions `to`."""
+    index = np.interp(to, at, np.arange(len(at)))
+    low = np.minimum(index.astype(int), len(at) - 2)
+    weight = (index - low).reshape(-1, *[1] * (values.ndim - 1))
+    return np.asarray(values[low] * (1 - weight) + values[low + 1] * weight)
 
 
 def _outline(q_rows: Points, y_rows: Points, q_grid: Points) -> tuple[Points, Points, Points]:
