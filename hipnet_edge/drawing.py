@@ -7,7 +7,7 @@ same. Pictures are uint8 [rows, columns, 3] in RGB order; colours are (red, gree
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import cv2
 import numpy as np
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 Picture = NDArray[np.uint8]
 Colour = tuple[int, int, int]
+P = TypeVar("P", np.uint8, np.float32)
 
 BACKGROUND: Colour = (15, 17, 20)
-FRAME: Colour = (58, 63, 70)
+FRAME: Colour = (120, 128, 138)
 TRACK: Colour = (38, 42, 48)
 TEXT: Colour = (236, 238, 241)
 MUTED: Colour = (158, 165, 174)
@@ -127,18 +128,18 @@ def frame(page: Picture, at: tuple[int, int], size: tuple[int, int]) -> None:
     cv2.rectangle(page, (x, y), (x + width - 1, y + height - 1), FRAME, 1)
 
 
-def fit(picture: Picture, width: int, height: int) -> Picture:
+def fit(picture: NDArray[P], width: int, height: int) -> NDArray[P]:
     """The picture resized, in its own proportions, to the largest that fits in the box."""
     rows, columns = picture.shape[:2]
     scale = min(width / columns, height / rows)
     target = (max(1, round(columns * scale)), max(1, round(rows * scale)))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return cast(Picture, cv2.resize(picture, target, interpolation=method))
+    return cast(NDArray[P], cv2.resize(picture, target, interpolation=method))
 
 
 def paste(page: Picture, picture: Picture, at: tuple[int, int], size: tuple[int, int]) -> None:
-    """Put a picture in the middle of the box whose left top is `at`; it must fit in."""
-    (x, y), (width, height) = at, size
+    """Put a picture at the top and in the middle of the box whose left top is `at`; it must fit."""
+    (x, top), (width, _) = at, size
     rows, columns = picture.shape[:2]
-    left, top = x + (width - columns) // 2, y + (height - rows) // 2
+    left = x + (width - columns) // 2
     page[top : top + rows, left : left + columns] = picture

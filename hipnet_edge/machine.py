@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from hipnet_edge.backends.cores import available_cores, core_quota
+
 T = TypeVar("T")
 
 X86_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
@@ -58,7 +60,7 @@ class Machine:
     cores: Fact[int]
     """Logical cores of the machine."""
     usable_cores: Fact[int]
-    """Logical cores this process may run on (its affinity)."""
+    """Cores this process may keep busy: affinity and quota considered."""
     core_quota: Fact[float]
     """Cores' worth of time the container may use."""
     instructions: Fact[dict[str, bool]]
@@ -86,7 +88,7 @@ def examine() -> Machine:
         architecture=platform.machine(),
         processor=Fact.find(_processor),
         cores=Fact.find(_cores),
-        usable_cores=Fact.find(lambda: len(os.sched_getaffinity(0))),
+        usable_cores=Fact.find(available_cores),
         core_quota=Fact.find(_core_quota),
         instructions=Fact.find(_instructions),
         memory_mib=Fact.find(lambda: _meminfo("MemTotal")),
@@ -129,14 +131,10 @@ def _instructions() -> dict[str, bool]:
 
 
 def _core_quota() -> float:
-    if Path("/sys/fs/cgroup/cpu.max").exists():
-        quota, period = _read("/sys/fs/cgroup/cpu.max").split()
-    else:
-        quota = _read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").strip()
-        period = _read("/sys/fs/cgroup/cpu/cpu.cfs_period_us").strip()
-    if quota in {"max", "-1"}:
+    quota = core_quota()
+    if quota is None:
         raise NotFoundOut("no limit is set")
-    return int(quota) / int(period)
+    return quota
 
 
 def _memory_limit() -> int:

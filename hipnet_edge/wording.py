@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from hipnet_edge.vocabulary import Flag
+from hipnet_edge.vocabulary import CAUSES, Flag
 
 if TYPE_CHECKING:
     from hipnet_edge.prediction import Prediction
+    from hipnet_edge.selftest import SelftestReport
 
 RESEARCH_USE = "Simulated / research use. Not for clinical use."
 """Stands on every picture and under every printed result."""
@@ -26,3 +28,61 @@ FLAG_WORDS: dict[Flag, str] = {
     Flag.MODEL_TRAINED_ON_SIMULATION: "The model was trained on simulated studies.",
 }
 """One short sentence for each flag; a test holds it complete."""
+
+
+def result_table(prediction: Prediction) -> str:
+    """A result as a few lines of plain ASCII for a terminal."""
+    leading = prediction.leading_cause
+    width = max(len(cause.label) for cause in CAUSES)
+    lines = [f"Leading cause: {leading.label} ({leading.value})", ""]
+    for cause in CAUSES:
+        probability = prediction.probabilities[cause]
+        lines.append(
+            f"  {cause.label:<{width}}  {probability:.3f}  {'#' * round(probability * 30)}"
+        )
+    lines += [
+        "",
+        f"  {'PJI risk':<{width}}  {prediction.pji_risk:.3f}",
+        f"  {'Disagreement of the four':<{width}}  {prediction.disagreement:.3f}",
+        "",
+    ]
+    lines += [f"  ! {FLAG_WORDS[flag]} [{flag.value}]" for flag in prediction.flags]
+    made_by = prediction.provenance
+    lines += [
+        f"  Bundle {made_by.bundle_name} {made_by.bundle_version} ({made_by.bundle_digest[:12]}), "
+        f"{made_by.variant}, {made_by.backend} {made_by.backend_version} on {made_by.device}, "
+        f"{prediction.timings_ms['total']:.0f} ms",
+        RESEARCH_USE,
+    ]
+    return "\n".join(lines)
+
+
+def selftest_table(report: SelftestReport) -> str:
+    """The outcome of a self-test, one check a line."""
+    lines = [f"  {check.outcome:<15} {check.name}: {check.detail}" for check in report.checks]
+    outcome = "passed" if report.passed else "FAILED"
+    return "\n".join(
+        [
+            *lines,
+            f"Self-test {outcome}: bundle {report.bundle}, {report.variant}, {report.backend}.",
+        ]
+    )
+
+
+def bundle_table(facts: Mapping[str, object]) -> str:
+    """What a bundle is, one fact a line; nested facts are indented under their name."""
+    return "\n".join(_lines(facts, ""))
+
+
+def _lines(facts: Mapping[str, object], indent: str) -> Iterator[str]:
+    for name, fact in facts.items():
+        if isinstance(fact, Mapping):
+            yield f"{indent}{name}"
+            yield from _lines(fact, indent + "  ")
+        elif isinstance(fact, list):
+            yield f"{indent}{name}"
+            for item in fact:
+                words = item.values() if isinstance(item, Mapping) else [item]
+                yield f"{indent}  {', '.join(map(str, words))}"
+        else:
+            yield f"{indent}{name:<{max(18 - len(indent), 1)}} {fact}"

@@ -1,0 +1,337 @@
+"""The `hipnet-edge` command: thin, for people at a terminal and for programs that call it.
+
+Results go to stdout, everything else to stderr; with `--json -` stdout holds JSON and nothing else.
+Exit codes: 0 result, 1 fault, 2 bad usage, 3 input refused, 4 bundle or engine unusable.
+What is heavy is imported by the command that needs it, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hipnet_edge import __version__
+from hipnet_edge.errors import (
+    BundleUnusable,
+    EngineUnusable,
+    Fault,
+    HipNetError,
+    InputRefused,
+    UsageError,
+)
+from hipnet_edge.vocabulary import Cause, Laterality, View
+from hipnet_edge.wording import bundle_table, result_table, selftest_table
+
+if TYPE_CHECKING:
+    from hipnet_edge.prediction import Prediction
+    from hipnet_edge.predictor import Predictor
+    from hipnet_edge.radiograph import Radiograph
+    from hipnet_edge.study import Study
+
+EXIT_CODES: tuple[tuple[type[HipNetError], int], ...] = (
+    (InputRefused, 3),
+    (BundleUnusable, 4),
+    (EngineUnusable, 4),
+    (UsageError, 2),
+    (HipNetError, 1),
+)
+"""The exit code of each kind of error; the first that fits counts."""
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
+"""Files read as plain images; everything else is read as DICOM, whatever its name."""
+
+_FILE = click.Path(path_type=Path)
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns its exit code and raises nothing."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s: %(message)s")
+    try:
+        code = hipnet_edge.main(arguments, prog_name="hipnet-edge", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return 2
+    except click.Abort:
+        click.echo("hipnet-edge: stopped.", err=True)
+        return 130
+    except Exception as error:  # a person at a terminal gets a sentence, never a traceback
+        return _complain(_as_ours(error))
+
+
+def _as_ours(error: Exception) -> HipNetError:
+    if isinstance(error, HipNetError):
+        return error
+    fault = Fault(
+        f"A fault of hipnet-edge ({type(error).__name__}). Please report it; with "
+        "HIPNET_EDGE_TRACEBACK=1 in the environment the same command shows where it happened."
+    )
+    fault.__cause__ = error
+    return fault
+
+
+def _complain(error: HipNetError) -> int:
+    """Say on stderr what went wrong; returns the exit code."""
+    if os.environ.get("HIPNET_EDGE_TRACEBACK") == "1":
+        import traceback
+
+        traceback.print_exception(error)
+    click.echo(f"hipnet-edge: {error.message} [{error.code.value}]", err=True)
+    return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hipnet-edge")
+def hipnet_edge() -> None:
+    """Read paired hip radiographs: five causes of arthroplasty failure, PJI risk and maps.
+
+    Simulated / research use. Not for clinical use.
+    """
+
+
+@hipnet_edge.command()
+@click.argument("files", nargs=-1, type=_FILE, metavar="[AP LATERAL]")
+@click.option("--study", "folder", type=_FOLDER, help="Find the one pair in this folder instead.")
+@click.option("--json", "json_to", metavar="FILE|-", help="Write the result as JSON; - is stdout.")
+@click.option("--maps", is_flag=True, help="Put the maps into the JSON as well.")
+@click.option("--out", type=_FOLDER, help="Write report.png and prediction.json into this folder.")
+@click.option("--bundle", type=_FOLDER, help="Use this model bundle instead of the reference one.")
+@click.option("--backend", default="auto", show_default=True, help="Which engine to use.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads for one inference.")
+@click.option(
+    "--view-override",
+    "sure_views",
+    multiple=True,
+    type=click.Choice([view.value for view in View]),
+    help="The file given as this view is this view, whatever its header says. May be repeated.",
+)
+@click.option(
+    "--laterality",
+    type=click.Choice([Laterality.LEFT.value, Laterality.RIGHT.value]),
+    help="Which hip to read, where the headers do not say or the AP shows both.",
+)
+@click.option(
+    "--anatomy",
+    type=click.Choice(["hip"]),
+    help="These are hips, whatever headers and pixels say.",
+)
+@click.option(
+    "--allow-modality",
+    "modalities",
+    multiple=True,
+    metavar="CODE",
+    help="Accept this DICOM modality (RF, XA, OT, SC) too. May be repeated.",
+)
+def predict(json_to: str | None, out: Path | None, maps: bool, **options: Any) -> None:
+    """Read one AP and one lateral radiograph of a hip with a prosthesis.
+
+    The order of the two files says which view is which where their headers do not.
+    """
+    deliver = _Delivery(json_to, out, maps)
+    try:
+        study = _read_study(options)
+        with _predictor(options) as predictor:
+            prediction = predictor.predict(study)
+        deliver.result(prediction, study)
+    except Exception as error:
+        if not isinstance(error, click.ClickException):
+            deliver.error(_as_ours(error))
+        raise
+
+
+@hipnet_edge.command()
+@click.option(
+    "--cause",
+    required=True,
+    type=click.Choice([*(cause.value for cause in Cause), "none"]),
+    help="What the hip suffers from; none is a sound one.",
+)
+@click.option("--seed", required=True, type=click.IntRange(min=0), help="Which study to make.")
+@click.option("--out", required=True, type=_FOLDER, help="The folder for it; made if missing.")
+@click.option(
+    "--pixel-spacing",
+    type=click.FloatRange(min=0.05, max=2.0),
+    default=0.16,
+    show_default=True,
+    metavar="MM",
+    help="Millimetres between two pixels.",
+)
+def simulate(cause: str, seed: int, out: Path, pixel_spacing: float) -> None:
+    """Make a simulated study as DICOM, with the truth about what it shows.
+
+    Writes ap.dcm, lateral.dcm, the masks of the diseased region and truth.json.
+    """
+    from hipnet_edge.simulation import simulate_study, write_study
+
+    wanted = None if cause == "none" else Cause(cause)
+    study = simulate_study(wanted, seed, pixel_spacing_mm=pixel_spacing)
+    with _writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        write_study(study, out)
+    click.echo(f"{out}: simulated {study.laterality.value} hip, cause {cause}, seed {seed}")
+
+
+@hipnet_edge.command()
+@click.argument("bundle", type=_FOLDER, required=False)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def info(bundle: Path | None, as_json: bool) -> None:
+    """Verify a model bundle and say what it is (the reference bundle if none is named)."""
+    from hipnet_edge.bundle import Bundle
+
+    loaded = Bundle.load(bundle) if bundle is not None else Bundle.reference()
+    manifest = loaded.manifest
+    facts: dict[str, object] = {
+        "name": manifest.name,
+        "version": manifest.version,
+        "digest": loaded.digest,
+        "created": manifest.created,
+        "intended_use": manifest.intended_use,
+        "simulated": manifest.simulated,
+        "input": manifest.input.to_dict(),
+        "backbones": [vars(backbone) for backbone in manifest.backbones],
+        "variants": {name: vars(variant) for name, variant in manifest.variants.items()},
+        "files": {name: vars(file) for name, file in manifest.files.items()},
+        "training": dict(manifest.training),
+    }
+    click.echo(json.dumps(facts, indent=2) if as_json else bundle_table(facts))
+
+
+@hipnet_edge.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def doctor(as_json: bool) -> int:
+    """Say what this machine has, which engines and decoders work here, and why others do not.
+
+    The exit code is 0 if this machine can predict, 4 if it cannot.
+    """
+    from hipnet_edge.doctor import examine
+
+    report = examine()
+    click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.table())
+    return 0 if report.can_predict else 4
+
+
+@hipnet_edge.command()
+@click.option("--bundle", type=_FOLDER, help="Test this model bundle instead of the reference one.")
+@click.option("--backend", default="auto", show_default=True, help="Which engine to use.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def selftest(bundle: Path | None, backend: str, as_json: bool) -> int:
+    """Predict known simulated studies and compare with their stored answers.
+
+    The daily check of an installed device. The exit code is 0 if none differs, 4 if one does.
+    """
+    from hipnet_edge.selftest import selftest as check
+
+    with _predictor({"bundle": bundle, "backend": backend, "threads": None}) as predictor:
+        report = check(predictor)
+    click.echo(json.dumps(report.to_dict(), indent=2) if as_json else selftest_table(report))
+    return 0 if report.passed else 4
+
+
+class _Delivery:
+    """Where one result, or the reason why there is none, is written.
+
+    What an earlier run left in the same places is removed at once: a page must never lie beside
+    a study that was refused.
+    """
+
+    def __init__(self, json_to: str | None, out: Path | None, maps: bool) -> None:
+        self._to_stdout = json_to == "-"
+        self._files = [] if json_to is None or self._to_stdout else [Path(json_to)]
+        self._maps = maps
+        self._page: Path | None = None
+        with _writing(out or json_to):
+            if out is not None:
+                out.mkdir(parents=True, exist_ok=True)
+                self._page = out / "report.png"
+                self._files.append(out / "prediction.json")
+                self._page.unlink(missing_ok=True)
+            for file in self._files:
+                file.unlink(missing_ok=True)
+
+    def result(self, prediction: Prediction, study: Study) -> None:
+        """Write the result: the page first, then the JSON that says that all is there."""
+        if self._page is not None:
+            from hipnet_edge.render import write_page
+
+            write_page(self._page, prediction, study)
+        self._json(prediction.to_dict(maps=self._maps))
+        if not self._to_stdout:
+            click.echo(result_table(prediction))
+
+    def error(self, error: HipNetError) -> None:
+        """Write why there is no result."""
+        self._json({"error": error.to_dict()})
+
+    def _json(self, value: object) -> None:
+        text = json.dumps(value, indent=None if self._maps else 2)
+        if self._to_stdout:
+            click.echo(text)
+        for file in self._files:
+            with _writing(file):
+                file.write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _writing(where: Path | str | None) -> Iterator[None]:
+    """Turn what the operating system says of a place that cannot be written into our error."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{where} cannot be written: {error.strerror or error}.") from error
+
+
+def _read_study(options: Mapping[str, Any]) -> Study:
+    """The study that the command line names."""
+    from hipnet_edge.study import Study
+
+    files, folder = options["files"], options["folder"]
+    side = Laterality(options["laterality"]) if options["laterality"] else None
+    if (folder is None) == (len(files) != 2):
+        raise click.UsageError("Name the AP and the lateral file, or one folder with --study.")
+    if folder is not None:
+        if options["sure_views"] or options["anatomy"] or options["modalities"]:
+            raise click.UsageError(
+                "In a folder the headers choose the pair: name the two files to use "
+                "--view-override, --anatomy or --allow-modality."
+            )
+        return Study.from_directory(folder)
+    ap, lateral = (
+        _read_radiograph(path, view, options) for path, view in zip(files, View, strict=True)
+    )
+    return Study(ap, lateral, laterality=side)
+
+
+def _read_radiograph(path: Path, position: View, options: Mapping[str, Any]) -> Radiograph:
+    """One file, with what the operator states of it against its header."""
+    from hipnet_edge.radiograph import Radiograph
+    from hipnet_edge.views import Anatomy
+
+    stated = {
+        "view": position if position.value in options["sure_views"] else None,
+        "anatomy": Anatomy(options["anatomy"]) if options["anatomy"] else None,
+    }
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return Radiograph.from_image(path, **stated)
+    return Radiograph.from_dicom(path, allow_modalities=options["modalities"], **stated)
+
+
+def _predictor(options: Mapping[str, Any]) -> Predictor:
+    from hipnet_edge.predictor import Predictor
+
+    bundle = options["bundle"]
+    chosen = {"backend": options["backend"], "threads": options["threads"]}
+    return Predictor.reference(**chosen) if bundle is None else Predictor(bundle, **chosen)
