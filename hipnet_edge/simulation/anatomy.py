@@ -116,13 +116,13 @@ def femur(
     nodes = (axis - pivot) @ turn.T + pivot + shift
     saw = resection(patient)
     cut = saw if extra is None else both(saw, extra)
-    cortex = Tube(nodes, outer, cut)
-    trabecular = Tube(nodes, canal, cut)
+    cortex = Tube(nodes, outer, cut, detail=0.4)
+    trabecular = Tube(nodes, canal, cut, detail=0.4)
 
     def deep(points: Points) -> Points:
         return cut(points) / (1.0 + np.exp(np.clip((points[..., 2] - tip + 12.0) / 5.0, -30, 30)))
 
-    marrow = Tube(nodes, canal, deep)
+    marrow = Tube(nodes, canal, deep, detail=0.6)
     return [
         Element(cortex, Material.CORTICAL_BONE, group="femur", density=patient.density),
         Element(

@@ -13,7 +13,7 @@ from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRL
 from ..vocabulary import Laterality, View
 
 if TYPE_CHECKING:
-    from .study import SimulatedStudy, SimulatedView
+    from .study import SimulatedView
 
 SIMULATED = "SIMULATED RADIOGRAPH, NOT A PATIENT"
 """Image Comments (0020,4000) of everything simulated; the reader raises a flag on it."""
@@ -41,9 +41,9 @@ def _code(value: str, meaning: str, scheme: str = "SCT") -> Dataset:
     return item
 
 
-def to_dataset(study: SimulatedStudy, view: SimulatedView) -> FileDataset:
+def to_dataset(view: SimulatedView) -> FileDataset:
     """One view as a complete DX object: explicit little endian, 14 bits, uncompressed."""
-    identity = (study.cause, study.seed, view.pixel_spacing_mm)
+    identity = (view.cause.value if view.cause else None, view.seed, view.pixel_spacing_mm)
     study_uid = derived_uid("study", *identity)
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
@@ -54,17 +54,17 @@ def to_dataset(study: SimulatedStudy, view: SimulatedView) -> FileDataset:
     dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
     dataset.StudyInstanceUID = study_uid
     dataset.SeriesInstanceUID = derived_uid("series", view.view.value, *identity)
-    _patient_and_study(dataset, study, view)
+    _patient_and_study(dataset, view)
     _equipment_and_series(dataset, view)
     _positioning(dataset, view)
     _pixels(dataset, view)
     return dataset
 
 
-def _patient_and_study(dataset: Dataset, study: SimulatedStudy, view: SimulatedView) -> None:
+def _patient_and_study(dataset: Dataset, view: SimulatedView) -> None:
     dataset.SpecificCharacterSet = "ISO_IR 192"
-    dataset.PatientName = f"Simulated^Study {study.seed}"
-    dataset.PatientID = f"SIM-{study.seed}"
+    dataset.PatientName = f"Simulated^Study {view.seed}"
+    dataset.PatientID = f"SIM-{view.seed}"
     dataset.PatientBirthDate = "19500101"
     dataset.PatientSex = "O"
     dataset.PatientIdentityRemoved = "YES"
@@ -75,7 +75,7 @@ def _patient_and_study(dataset: Dataset, study: SimulatedStudy, view: SimulatedV
     dataset.StudyTime = "120000"
     dataset.SeriesTime = dataset.AcquisitionTime = dataset.ContentTime = f"12{minute}00"
     dataset.AccessionNumber = ""
-    dataset.StudyID = str(study.seed)[:16]
+    dataset.StudyID = str(view.seed)[:16]
     dataset.ReferringPhysicianName = ""
     dataset.StudyDescription = "Hip, two views (simulated)"
 

@@ -26,6 +26,7 @@ class SimulatedView:
 
     Attributes:
         view: AP or lateral.
+        cause, seed: the study it belongs to.
         stored: uint16 [rows, columns], 14 bits, MONOCHROME2 (bone bright).
         mask: bool [rows, columns], the diseased region.
         laterality: LEFT, RIGHT, or BOTH for a bilateral pelvis.
@@ -35,6 +36,8 @@ class SimulatedView:
     """
 
     view: View
+    cause: Cause | None
+    seed: int
     stored: NDArray[np.uint16]
     mask: NDArray[np.bool_]
     laterality: Laterality
@@ -43,6 +46,12 @@ class SimulatedView:
     monochrome1: bool
 
     bits_stored = STORED_BITS
+
+    def to_dataset(self) -> FileDataset:
+        """The view as a complete DX object."""
+        from .dicom_writer import to_dataset
+
+        return to_dataset(self)
 
 
 @dataclass(frozen=True)
@@ -100,6 +109,8 @@ def simulate_study(
             projection = "frog-leg" if exposure.frog_leg else "cross-table"
         taken[view] = SimulatedView(
             view=view,
+            cause=cause,
+            seed=seed,
             stored=stored,
             mask=mask,
             laterality=Laterality.BOTH if bilateral else laterality,
@@ -124,14 +135,12 @@ def write_study(study: SimulatedStudy, directory: str | Path) -> dict[str, Path]
     Returns:
         The paths by name: ap, lateral, ap_mask, lateral_mask, truth.
     """
-    from .dicom_writer import to_dataset
-
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
     for name, view in (("ap", study.ap), ("lateral", study.lateral)):
         paths[name] = folder / f"{name}.dcm"
-        to_dataset(study, view).save_as(paths[name], enforce_file_format=True)
+        view.to_dataset().save_as(paths[name], enforce_file_format=True)
         paths[f"{name}_mask"] = folder / f"{name}_mask.png"
         ok, png = cv2.imencode(".png", view.mask.astype(np.uint8) * 255)
         if not ok:
