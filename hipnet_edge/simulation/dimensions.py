@@ -66,7 +66,7 @@ TABLE: dict[str, Range] = {
     "fracture_gap": Range(1.0, 4.5, "width of the fracture line"),
     "fracture_step": Range(0.5, 7.0, "displacement of the fragment"),
     "fracture_angulation": Range(0, 7, "degrees between the fragments"),
-    "fracture_obliquity": Range(15, 60, "degrees of the fracture plane against the transverse"),
+    "fracture_obliquity": Range(5, 35, "degrees of the fracture plane against the transverse"),
     "wear_distance": Range(2.0, 6.0, "head centre from the liner's centre"),
     "wear_osteolysis": Range(7, 15, "radius of pelvic osteolysis with advanced wear"),
     # Acquisition

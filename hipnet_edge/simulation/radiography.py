@@ -103,6 +103,11 @@ def attenuation(elements: Iterable[Element], exposure: Exposure) -> tuple[Array,
 def truth_mask(truth: Iterable[Truth], exposure: Exposure) -> NDArray[np.bool_]:
     """Silhouettes of the diseased solids [rows, columns], grown by a millimetre."""
     mask = np.zeros(exposure.shape, np.uint8)
+
+    def kernel_of(radius_mm: float) -> NDArray[np.uint8]:
+        reach = 2 * max(round(radius_mm / exposure.spacing), 1) + 1
+        return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
+
     for item in truth:
         pose = exposure.poses[item.group]
         own = np.zeros(exposure.shape, np.uint8)
@@ -114,10 +119,9 @@ def truth_mask(truth: Iterable[Truth], exposure: Exposure) -> NDArray[np.bool_]:
             less = item.minus.project(pose, exposure.beam).lay(exposure.shape, exposure.spacing)
             if less is not None:
                 own[less[0], less[1]] &= (less[2] <= 0.2).astype(np.uint8)
+            own = np.asarray(cv2.morphologyEx(own, cv2.MORPH_OPEN, kernel_of(0.4)))
         mask |= own
-    reach = 2 * max(round(1.0 / exposure.spacing), 1) + 1
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
-    return np.asarray(cv2.dilate(mask, kernel)) > 0
+    return np.asarray(cv2.dilate(mask, kernel_of(1.0))) > 0
 
 
 def cloud(rng: np.random.Generator, shape: tuple[int, int], scales: tuple[float, ...]) -> Array:

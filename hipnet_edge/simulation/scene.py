@@ -106,7 +106,7 @@ def _hip(
     for lesions, group in ((sign.femoral_osteolysis, "femur"), (sign.pelvic_osteolysis, "pelvis")):
         for lesion in lesions:
             lost = Material.CORTICAL_BONE if group == "femur" else Material.CANCELLOUS_BONE
-            elements.append(Element(lesion, Material.SOFT_TISSUE, lost, group))
+            elements.append(Element(lesion, Material.SOFT_TISSUE, lost, group, density=0.6))
             truth.append(Truth(lesion, group))
     return elements, truth
 
@@ -199,7 +199,7 @@ def _slab(broken: Fracture, half_width: float) -> Cut:
 
 
 def _step(distance: Points) -> Points:
-    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(distance / 0.15, -30, 30))))
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(distance / 0.35, -30, 30))))
 
 
 def _other_hip(patient: Patient, parts: Prosthesis, replaced: bool) -> list[Element]:

@@ -162,15 +162,17 @@ def infection(draws: Draws, patient: Patient, prosthesis: Prosthesis) -> Sign:
         lamellae=tuple(lamellae),
         swelling=draws("swelling"),
         gas=tuple(gas),
-        femoral_osteolysis=_scalloping(rng, patient, width),
+        femoral_osteolysis=_scalloping(rng, patient, prosthesis, width),
     )
 
 
-def _scalloping(rng: np.random.Generator, patient: Patient, width: float) -> tuple[Ellipsoid, ...]:
+def _scalloping(
+    rng: np.random.Generator, patient: Patient, prosthesis: Prosthesis, width: float
+) -> tuple[Ellipsoid, ...]:
     """Bites out of the endosteum: flat ellipsoids half inside the cortex."""
     bites = []
     for _ in range(int(rng.integers(3, 8))):
-        z = np.array([patient.neck_level - rng.uniform(20, 130)])
+        z = np.array([patient.neck_level - rng.uniform(20, prosthesis.stem_length)])
         angle = rng.uniform(0, 2 * np.pi)
         _, canal = femur_radii(patient, z)
         reach = float(np.interp(angle, ANGLES, canal[0], period=2 * np.pi))

@@ -17,7 +17,7 @@ from .radiography import STORED_BITS, expose, radiograph
 from .scene import FILM_STREAM, compose
 
 if TYPE_CHECKING:
-    pass
+    from pydicom.dataset import FileDataset
 
 
 @dataclass(frozen=True)
