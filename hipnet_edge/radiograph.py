@@ -1,0 +1,360 @@
+"""One radiograph: its stored values, what they mean as grey levels, and which image it is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hipnet_edge.acquisition import (
+    PixelSpacing,
+    Spacing,
+    acquired_at,
+    header_flags,
+    spacing_of,
+    stated_spacing,
+)
+from hipnet_edge.dicom_reader import DicomSource, check_kind, read_dicom, text
+from hipnet_edge.errors import InputRefused, Reason, UsageError
+from hipnet_edge.grey_levels import GreyTable, table_for_range, table_from_header, valid_pixels
+from hipnet_edge.image_files import decode_image
+from hipnet_edge.input_limits import ByteSource, check_image_size, refusing
+from hipnet_edge.pixel_data import Stored, decode_pixels, is_lossy, read_layout
+from hipnet_edge.views import (
+    Anatomy,
+    Finding,
+    anatomy_of,
+    laterality_of,
+    patient_left_of,
+    view_of,
+)
+from hipnet_edge.vocabulary import Flag, Laterality, View
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+__all__ = ["Anatomy", "Finding", "GreyTable", "PixelSpacing", "Radiograph"]
+
+_MAX_ASPECT_RATIO = 3.0
+_SATURATED_FRACTION = 0.5
+_SATURATION_STEP = 4
+"""Saturation is judged on every fourth row and column."""
+
+T = TypeVar("T")
+E = TypeVar("E", bound=Enum)
+
+
+@dataclass(frozen=True)
+class _Stated:
+    """What the operator states of an image, which overrules its header."""
+
+    view: View | None
+    laterality: Laterality | None
+    anatomy: Anatomy | None
+
+    @classmethod
+    def of(cls, view: object, laterality: object, anatomy: object) -> _Stated:
+        return cls(
+            _member(View, view, "view"),
+            _member(Laterality, laterality, "laterality"),
+            _member(Anatomy, anatomy, "anatomy"),
+        )
+
+    def overrides(self) -> Mapping[str, str]:
+        stated: dict[str, Enum | None] = vars(self)
+        return MappingProxyType({name: v.value for name, v in stated.items() if v is not None})
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Radiograph:
+    """One view of a hip, read and checked; immutable.
+
+    Attributes:
+        stored: uint8, uint16 or int16 [rows, columns], read-only: the stored values.
+        valid: bool [rows, columns], read-only: False where there is pixel padding or a display
+            shutter; None when every pixel is valid.
+        grey_table: the grey level of every stored value.
+        view: which projection it is, and what says so.
+        laterality: which hip it shows, and what says so.
+        anatomy: whether it shows a hip, and what says so.
+        patient_left: the image side that shows the patient's left: "right" as is customary, or
+            "left". Means nothing for a lateral view.
+        pixel_spacing: None when nothing states one.
+        sop_instance_uid: of the DICOM object; None for image files and arrays.
+        study_instance_uid: likewise.
+        pixel_sha256: over type, shape and stored values.
+        acquired_at: when it was taken, in the local time of the device.
+        flags: what a result's reader should know of it.
+        overrides: what the operator stated, such as {"view": "ap"}.
+    """
+
+    stored: Stored
+    valid: NDArray[np.bool_] | None
+    grey_table: GreyTable
+    view: Finding[View]
+    laterality: Finding[Laterality]
+    anatomy: Finding[Anatomy]
+    patient_left: str
+    pixel_spacing: PixelSpacing | None
+    sop_instance_uid: str | None
+    study_instance_uid: str | None
+    pixel_sha256: str
+    acquired_at: datetime | None
+    flags: tuple[Flag, ...]
+    overrides: Mapping[str, str]
+    _patient_id: str = field(default="")
+
+    @classmethod
+    def from_dicom(
+        cls,
+        source: DicomSource,
+        *,
+        view: View | str | None = None,
+        laterality: Laterality | str | None = None,
+        anatomy: Anatomy | str | None = None,
+        allow_modalities: Collection[str] = (),
+    ) -> Radiograph:
+        """Read a DICOM radiograph.
+
+        Args:
+            source: a path, the file's bytes, an open binary file or a pydicom `Dataset`.
+            view: the operator's statement of the view; overrules the header and is recorded.
+            laterality: likewise the side.
+            anatomy: likewise the body part, "hip".
+            allow_modalities: modalities to accept besides CR, DX and RG, such as "OT".
+
+        Raises:
+            InputRefused: with the reason code.
+        """
+        stated = _Stated.of(view, laterality, anatomy)
+        dicom = read_dicom(source)
+        header = dicom.header
+        with refusing(Reason.NOT_DICOM, "The header is damaged and cannot be read."):
+            check_kind(dicom, allow_modalities)
+            layout = read_layout(header)
+            findings = _findings(header, stated)
+            stored = decode_pixels(dicom, layout)
+            valid = valid_pixels(header, stored)
+            pixel_range = _pixel_range(stored, valid)
+            table = table_from_header(
+                header, layout, pixel_range, little_endian=dicom.little_endian
+            )
+            _check_contrast(table, pixel_range)
+            spacing = spacing_of(header)
+            return cls(
+                stored,
+                valid,
+                table,
+                *findings,
+                patient_left=patient_left_of(header),
+                pixel_spacing=spacing,
+                sop_instance_uid=text(header, "SOPInstanceUID") or None,
+                study_instance_uid=text(header, "StudyInstanceUID") or None,
+                pixel_sha256=_digest(stored),
+                acquired_at=acquired_at(header),
+                flags=(
+                    *header_flags(header, lossy=is_lossy(dicom)),
+                    *_flags(stored, valid, table, spacing, stated),
+                ),
+                overrides=stated.overrides(),
+                _patient_id=text(header, "PatientID"),
+            )
+
+    @classmethod
+    def from_image(
+        cls,
+        source: ByteSource,
+        *,
+        view: View | str | None = None,
+        laterality: Laterality | str | None = None,
+        anatomy: Anatomy | str | None = None,
+        pixel_spacing_mm: Spacing | None = None,
+        inverted: bool = False,
+    ) -> Radiograph:
+        """Read a PNG, JPEG or TIFF radiograph of 8 or 16 bits.
+
+        Args:
+            source: a path, the file's bytes or an open binary file.
+            view: which view it is, as the operator states.
+            laterality: which side.
+            anatomy: "hip", when the operator states that.
+            pixel_spacing_mm: one distance, or that of rows and that of columns.
+            inverted: bone is dark in the image.
+
+        Raises:
+            InputRefused: with the reason code.
+        """
+        stored, white_is_zero = decode_image(source)
+        stated = _Stated.of(view, laterality, anatomy)
+        return cls._from_values(stored, stated, pixel_spacing_mm, inverted != white_is_zero)
+
+    @classmethod
+    def from_array(
+        cls,
+        array: NDArray[Any],
+        *,
+        view: View | str | None = None,
+        laterality: Laterality | str | None = None,
+        anatomy: Anatomy | str | None = None,
+        pixel_spacing_mm: Spacing | None = None,
+        inverted: bool = False,
+    ) -> Radiograph:
+        """Take a radiograph from an array, which is copied.
+
+        Args:
+            array: uint8, uint16 or int16 [rows, columns].
+            view: which view it is, as the operator states.
+            laterality: which side.
+            anatomy: "hip", when the operator states that.
+            pixel_spacing_mm: one distance, or that of rows and that of columns.
+            inverted: bone is dark in the image.
+
+        Raises:
+            InputRefused: with the reason code.
+        """
+        values = np.asarray(array)
+        if values.ndim != 2 or values.dtype not in (np.uint8, np.uint16, np.int16):
+            raise InputRefused(
+                Reason.NOT_AN_IMAGE, "An array must be two-dimensional uint8, uint16 or int16."
+            )
+        check_image_size(*values.shape)
+        stored = np.array(values, dtype=values.dtype.newbyteorder("="), order="C", copy=True)
+        stated = _Stated.of(view, laterality, anatomy)
+        return cls._from_values(stored, stated, pixel_spacing_mm, inverted)
+
+    @classmethod
+    def _from_values(
+        cls, stored: Stored, stated: _Stated, spacing_mm: Spacing | None, inverted: bool
+    ) -> Radiograph:
+        stored.flags.writeable = False
+        pixel_range = _pixel_range(stored, None)
+        table = table_for_range(pixel_range, stored.dtype, inverted=inverted)
+        _check_contrast(table, pixel_range)
+        spacing = None if spacing_mm is None else stated_spacing(spacing_mm)
+        return cls(
+            stored,
+            None,
+            table,
+            *_findings(None, stated),
+            patient_left="right",
+            pixel_spacing=spacing,
+            sop_instance_uid=None,
+            study_instance_uid=None,
+            pixel_sha256=_digest(stored),
+            acquired_at=None,
+            flags=_flags(stored, None, table, spacing, stated),
+            overrides=stated.overrides(),
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        rows, columns = self.stored.shape
+        return rows, columns
+
+    @property
+    def voi(self) -> str:
+        """Which value of interest the grey levels rest on, such as "Window[0] LINEAR"."""
+        return self.grey_table.voi
+
+    def grey_levels(
+        self, rows: slice = slice(None), columns: slice = slice(None)
+    ) -> NDArray[np.float32]:
+        """Grey levels of the radiograph or of a part of it.
+
+        Returns:
+            float32 [rows, columns] in [0, 1]; bright is dense; 0 where a pixel is not valid.
+        """
+        levels = self.grey_table.apply(self.stored[rows, columns])
+        if self.valid is not None:
+            levels *= self.valid[rows, columns]
+        return levels
+
+    def __repr__(self) -> str:
+        rows, columns = self.shape
+        return (
+            f"Radiograph({rows} x {columns}, view={_word(self.view)}, "
+            f"laterality={_word(self.laterality)}, anatomy={_word(self.anatomy)}, "
+            f"voi={self.voi!r}, pixels={self.pixel_sha256[:12]})"
+        )
+
+
+def _findings(
+    header: Dataset | None, stated: _Stated
+) -> tuple[Finding[View], Finding[Laterality], Finding[Anatomy]]:
+    """View, side and anatomy: what the operator states, else what the header says."""
+    return (
+        _statement(stated.view) or (view_of(header) if header else _NOTHING),
+        _statement(stated.laterality) or (laterality_of(header) if header else _NOTHING),
+        _statement(stated.anatomy) or (anatomy_of(header) if header else _NOTHING),
+    )
+
+
+_NOTHING: Finding[Any] = Finding(None, "none")
+
+
+def _statement(value: T | None) -> Finding[T] | None:
+    return None if value is None else Finding(value, "operator")
+
+
+def _member(kind: type[E], value: object, name: str) -> E | None:
+    if value is None:
+        return None
+    try:
+        return kind(value)
+    except ValueError as error:
+        names = ", ".join(member.value for member in kind)
+        raise UsageError(f"{name} must be one of {names}.") from error
+
+
+def _pixel_range(stored: Stored, valid: NDArray[np.bool_] | None) -> tuple[int, int]:
+    pixels = stored if valid is None else stored[valid]
+    return int(pixels.min()), int(pixels.max())
+
+
+def _check_contrast(table: GreyTable, pixel_range: tuple[int, int]) -> None:
+    low, high = (value - table.first for value in pixel_range)
+    if not np.ptp(table.levels[low : high + 1]):
+        raise InputRefused(Reason.EMPTY_IMAGE, "Every pixel of the image has the same grey level.")
+
+
+def _digest(stored: Stored) -> str:
+    digest = hashlib.sha256(f"{stored.dtype.name} {stored.shape}".encode())
+    digest.update(stored.astype(stored.dtype.newbyteorder("<"), copy=False).data)
+    return digest.hexdigest()
+
+
+def _flags(
+    stored: Stored,
+    valid: NDArray[np.bool_] | None,
+    table: GreyTable,
+    spacing: PixelSpacing | None,
+    stated: _Stated,
+) -> tuple[Flag, ...]:
+    """What the pixels and the call say that a reader should know."""
+    flags = []
+    coarse = (slice(None, None, _SATURATION_STEP),) * 2
+    levels = table.apply(stored[coarse])
+    if valid is not None:
+        levels = levels[valid[coarse]]
+    ends = (np.count_nonzero(levels == 0.0), np.count_nonzero(levels == 1.0))
+    if max(ends) > _SATURATED_FRACTION * levels.size:
+        flags.append(Flag.SATURATED)
+    if max(stored.shape) > _MAX_ASPECT_RATIO * min(stored.shape):
+        flags.append(Flag.ODD_ASPECT_RATIO)
+    if spacing is None:
+        flags.append(Flag.NO_PIXEL_SPACING)
+    if stated.overrides():
+        flags.append(Flag.OPERATOR_OVERRIDE)
+    return tuple(flags)
+
+
+def _word(finding: Finding[E]) -> str:
+    return "unknown" if finding.value is None else str(finding.value.value)
