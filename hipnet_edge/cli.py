@@ -299,7 +299,7 @@ def _read_study(options: Mapping[str, Any]) -> Study:
     from hipnet_edge.study import Study
 
     files, folder = options["files"], options["folder"]
-    side = Laterality(options["laterality"]) if options["laterality"] else None
+    side = options["laterality"]
     if (folder is None) == (len(files) != 2):
         raise click.UsageError("Name the AP and the lateral file, or one folder with --study.")
     if folder is not None:
@@ -308,7 +308,7 @@ def _read_study(options: Mapping[str, Any]) -> Study:
                 "In a folder the headers choose the pair: name the two files to use "
                 "--view-override, --anatomy or --allow-modality."
             )
-        return Study.from_directory(folder)
+        return Study.from_directory(folder, laterality=side)
     ap, lateral = (
         _read_radiograph(path, view, options) for path, view in zip(files, View, strict=True)
     )
@@ -318,15 +318,12 @@ def _read_study(options: Mapping[str, Any]) -> Study:
 def _read_radiograph(path: Path, position: View, options: Mapping[str, Any]) -> Radiograph:
     """One file, with what the operator states of it against its header."""
     from hipnet_edge.radiograph import Radiograph
-    from hipnet_edge.views import Anatomy
 
-    stated = {
-        "view": position if position.value in options["sure_views"] else None,
-        "anatomy": Anatomy(options["anatomy"]) if options["anatomy"] else None,
-    }
+    view = position if position.value in options["sure_views"] else None
+    anatomy, modalities = options["anatomy"], options["modalities"]
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        return Radiograph.from_image(path, **stated)
-    return Radiograph.from_dicom(path, allow_modalities=options["modalities"], **stated)
+        return Radiograph.from_image(path, view=view, anatomy=anatomy)
+    return Radiograph.from_dicom(path, view=view, anatomy=anatomy, allow_modalities=modalities)
 
 
 def _predictor(options: Mapping[str, Any]) -> Predictor:

@@ -138,8 +138,9 @@ def fit(picture: NDArray[P], width: int, height: int) -> NDArray[P]:
 
 
 def paste(page: Picture, picture: Picture, at: tuple[int, int], size: tuple[int, int]) -> None:
-    """Put a picture at the top and in the middle of the box whose left top is `at`; it must fit."""
-    (x, top), (width, _) = at, size
+    """Put a picture in the middle of a black box whose left top is `at`; it must fit."""
+    (x, y), (width, height) = at, size
     rows, columns = picture.shape[:2]
-    left = x + (width - columns) // 2
+    left, top = x + (width - columns) // 2, y + (height - rows) // 2
+    page[y : y + height, x : x + width] = 0
     page[top : top + rows, left : left + columns] = picture

@@ -6,6 +6,7 @@ maps. Pictures are uint8 [rows, columns, 3], RGB.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -17,7 +18,7 @@ from hipnet_edge import drawing
 from hipnet_edge.collimation import Box
 from hipnet_edge.drawing import BOLD, Pen, Picture
 from hipnet_edge.errors import Fault, UsageError
-from hipnet_edge.vocabulary import CAUSES, VIEWS, Cause, View
+from hipnet_edge.vocabulary import CAUSES, VIEWS, Cause, Flag, View
 from hipnet_edge.wording import FLAG_WORDS, RESEARCH_USE
 
 if TYPE_CHECKING:
@@ -28,16 +29,24 @@ if TYPE_CHECKING:
 OPACITY = 0.85
 """How opaque the map is where the probability is 1; in between it grows in proportion."""
 
+# The page in pixels: two views side by side, everything in words and bars right of them, below
+# them the scale of the maps and a row of small ones.
 PAGE_WIDTH, PAGE_HEIGHT = 1800, 1416
 _MARGIN, _GAP = 48, 24
 _VIEW_SIZE = (560, 740)
-_SIDE_LEFT = _MARGIN + 2 * _VIEW_SIZE[0] + 2 * _GAP + 16
-_SIDE_WIDTH = PAGE_WIDTH - _MARGIN - _SIDE_LEFT
 _VIEWS_TOP = 186
+VIEW_PANELS = {
+    view: (_MARGIN + index * (_VIEW_SIZE[0] + _GAP), _VIEWS_TOP, *_VIEW_SIZE)
+    for index, view in enumerate(VIEWS)
+}
+"""Left, top, width, height of the panel of each view."""
+_SIDE_LEFT = _MARGIN + 2 * _VIEW_SIZE[0] + 2 * _GAP + 16
+SIDE_WIDTH = PAGE_WIDTH - _MARGIN - _SIDE_LEFT
 _SCALE_TOP = _VIEWS_TOP + _VIEW_SIZE[1] + 18
-_SMALL_TOP = _SCALE_TOP + 92
+SMALL_MAPS_TOP = _SCALE_TOP + 92
 _SMALL_SPACE = 7
 _SMALL_SIZE = (157, 252)
+LINE = 28
 
 
 def overlay(
@@ -87,15 +96,8 @@ def render_page(prediction: Prediction, study: Study) -> Picture:
     page, pen = drawing.new_page(PAGE_HEIGHT, PAGE_WIDTH), Pen()
     shown = {view: _Shown(prediction, study.views[view], view) for view in VIEWS}
     _header(page, pen, prediction)
-    for index, view in enumerate(VIEWS):
-        left = _MARGIN + index * (_VIEW_SIZE[0] + _GAP)
-        _view_panel(
-            page,
-            pen,
-            left,
-            f"{view.label}, outlined: the part that was read",
-            shown[view].large(prediction.leading_cause),
-        )
+    for view in VIEWS:
+        _view_panel(page, pen, view, shown[view].large(prediction.leading_cause))
     _probability_scale(page, pen)
     _side(page, pen, prediction)
     for index, cause in enumerate(CAUSES):
@@ -167,10 +169,12 @@ def _header(page: Picture, pen: Pen, prediction: Prediction) -> None:
     )
 
 
-def _view_panel(page: Picture, pen: Pen, left: int, label: str, picture: Picture) -> None:
+def _view_panel(page: Picture, pen: Pen, view: View, picture: Picture) -> None:
     """One view, large, with the map of the leading cause."""
-    pen.write(page, label, (left, _VIEWS_TOP - 14), 20, colour=drawing.MUTED)
-    drawing.paste(page, picture, (left, _VIEWS_TOP), _VIEW_SIZE)
+    left, top, width, height = VIEW_PANELS[view]
+    label = f"{view.label}, outlined: the part that was read"
+    pen.write(page, label, (left, top - 14), 20, colour=drawing.MUTED)
+    drawing.paste(page, picture, (left, top), (width, height))
 
 
 def _probability_scale(page: Picture, pen: Pen) -> None:
@@ -200,11 +204,22 @@ def _side(page: Picture, pen: Pen, prediction: Prediction) -> None:
         page, pen, y, "Disagreement of the four networks", prediction.disagreement, drawing.NEUTRAL
     )
     y = _heading(page, pen, "What to know about this result", y + 34)
-    sentences = [FLAG_WORDS[flag] for flag in prediction.flags] or ["No flags."]
-    lines = [line for text in sentences for line in pen.wrap(text, 19, _SIDE_WIDTH)]
-    for line in lines:
+    room = (SMALL_MAPS_TOP - 2 * LINE - y) // LINE
+    for line in _flag_lines(pen, prediction.flags, room):
         pen.write(page, line, (_SIDE_LEFT, y + 20), 19)
-        y += 28
+        y += LINE
+
+
+def _flag_lines(pen: Pen, flags: Sequence[Flag], room: int) -> list[str]:
+    """The flags in words, in at most `room` lines; what does not fit is counted."""
+    lines: list[str] = [] if flags else ["No flags."]
+    for index, flag in enumerate(flags):
+        sentence = pen.wrap(FLAG_WORDS[flag], 19, SIDE_WIDTH)
+        last = index == len(flags) - 1
+        if len(lines) + len(sentence) + (0 if last else 1) > room:
+            return [*lines, f"And {len(flags) - index} more flags: see the JSON."]
+        lines += sentence
+    return lines
 
 
 def _heading(page: Picture, pen: Pen, text: str, baseline: int) -> int:
@@ -219,9 +234,9 @@ def _bar_row(
     """A name, its value and its bar; returns where the next row begins."""
     pen.write(page, label, (_SIDE_LEFT, y + 24), 20)
     pen.write(
-        page, f"{value:.2f}", (_SIDE_LEFT + _SIDE_WIDTH, y + 24), 20, weight=BOLD, align_right=True
+        page, f"{value:.2f}", (_SIDE_LEFT + SIDE_WIDTH, y + 24), 20, weight=BOLD, align_right=True
     )
-    drawing.bar(page, (_SIDE_LEFT, y + 34), (_SIDE_WIDTH, 8), value, colour)
+    drawing.bar(page, (_SIDE_LEFT, y + 34), (SIDE_WIDTH, 8), value, colour)
     return y + 58
 
 
@@ -229,9 +244,9 @@ def _small_maps(page: Picture, pen: Pen, index: int, label: str, pictures: list[
     """Both views with the map of one cause, small."""
     width = _SMALL_SIZE[0]
     left = _MARGIN + index * (2 * width + _SMALL_SPACE + _GAP)
-    pen.write(page, label, (left, _SMALL_TOP), 18, colour=drawing.MUTED)
+    pen.write(page, label, (left, SMALL_MAPS_TOP), 18, colour=drawing.MUTED)
     for place, picture in enumerate(pictures):
-        at = (left + place * (width + _SMALL_SPACE), _SMALL_TOP + 16)
+        at = (left + place * (width + _SMALL_SPACE), SMALL_MAPS_TOP + 16)
         drawing.paste(page, picture, at, _SMALL_SIZE)
 
 

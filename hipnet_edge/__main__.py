@@ -1,0 +1,5 @@
+"""`python -m hipnet_edge` is the `hipnet-edge` command, where no script is on the path."""
+
+from hipnet_edge.cli import main
+
+main()
