@@ -8,9 +8,9 @@ What is heavy is imported by the command that needs it, so that `--help` answers
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,9 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code and raises nothing."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s: %(message)s")
     try:
-        code = hipnet_edge.main(arguments, prog_name="hipnet-edge", standalone_mode=False)
+        with warnings.catch_warnings():
+            # What a library warns of may quote a header, and a header may name a patient.
+            warnings.simplefilter("ignore")
+            code = hipnet_edge.main(arguments, prog_name="hipnet-edge", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
         error.show(sys.stderr)
@@ -137,7 +139,7 @@ def hipnet_edge() -> None:
     help="Accept this DICOM modality (RF, XA, OT, SC) too. May be repeated.",
 )
 def predict(json_to: str | None, out: Path | None, maps: bool, **options: Any) -> None:
-    """Read one AP and one lateral radiograph of a hip with a prosthesis.
+    """Read an AP and a lateral radiograph of a hip.
 
     The order of the two files says which view is which where their headers do not.
     """
@@ -171,7 +173,7 @@ def predict(json_to: str | None, out: Path | None, maps: bool, **options: Any) -
     help="Millimetres between two pixels.",
 )
 def simulate(cause: str, seed: int, out: Path, pixel_spacing: float) -> None:
-    """Make a simulated study as DICOM, with the truth about what it shows.
+    """Make a simulated study as DICOM, with its truth.
 
     Writes ap.dcm, lateral.dcm, the masks of the diseased region and truth.json.
     """
@@ -189,7 +191,10 @@ def simulate(cause: str, seed: int, out: Path, pixel_spacing: float) -> None:
 @click.argument("bundle", type=_FOLDER, required=False)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def info(bundle: Path | None, as_json: bool) -> None:
-    """Verify a model bundle and say what it is (the reference bundle if none is named)."""
+    """Verify a model bundle and say what it is.
+
+    Without a name it is the reference bundle, which comes with the package.
+    """
     from hipnet_edge.bundle import Bundle
 
     loaded = Bundle.load(bundle) if bundle is not None else Bundle.reference()
@@ -213,8 +218,9 @@ def info(bundle: Path | None, as_json: bool) -> None:
 @hipnet_edge.command()
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def doctor(as_json: bool) -> int:
-    """Say what this machine has, which engines and decoders work here, and why others do not.
+    """Say what works on this machine, and why not.
 
+    Cores, memory, GPU; every engine, every decoder and the reference bundle are really tried.
     The exit code is 0 if this machine can predict, 4 if it cannot.
     """
     from hipnet_edge.doctor import examine
@@ -229,7 +235,7 @@ def doctor(as_json: bool) -> int:
 @click.option("--backend", default="auto", show_default=True, help="Which engine to use.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def selftest(bundle: Path | None, backend: str, as_json: bool) -> int:
-    """Predict known simulated studies and compare with their stored answers.
+    """Compare the answers to known studies with the stored ones.
 
     The daily check of an installed device. The exit code is 0 if none differs, 4 if one does.
     """
@@ -271,6 +277,8 @@ class _Delivery:
         self._json(prediction.to_dict(maps=self._maps))
         if not self._to_stdout:
             click.echo(result_table(prediction))
+        for file in self._files if self._page is None else [self._page, *self._files]:
+            click.echo(f"Written: {file}", err=True)
 
     def error(self, error: HipNetError) -> None:
         """Write why there is no result."""

@@ -241,7 +241,7 @@ def _decode(sample: Sample) -> str:
     away = int(np.abs(stored - sample_pixels(sample.bits)).max())
     if away > sample.tolerance:
         raise ValueError(f"decoded values are up to {away} away from the right ones")
-    return "decodes exactly" if sample.tolerance == 0 else f"decodes, lossy within {away}"
+    return "decodes exactly" if sample.tolerance == 0 else f"decodes; lossy, at most {away} away"
 
 
 def _row(name: str, fact: Fact[Any], show: Callable[..., str] = str) -> str:

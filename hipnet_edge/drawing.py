@@ -103,7 +103,7 @@ class Pen:
     @staticmethod
     def _stroke(size: int, weight: int) -> tuple[int, float, int]:
         """OpenCV's stroke font nearest to a size: face, scale, thickness."""
-        thickness = 2 if weight >= BOLD else 1
+        thickness = 2 if weight >= BOLD and size > 30 else 1
         scale = cv2.getFontScaleFromHeight(cv2.FONT_HERSHEY_DUPLEX, round(size * 0.66), thickness)
         return cv2.FONT_HERSHEY_DUPLEX, float(scale), thickness
 

@@ -31,7 +31,7 @@ OPACITY = 0.85
 
 # The page in pixels: two views side by side, everything in words and bars right of them, below
 # them the scale of the maps and a row of small ones.
-PAGE_WIDTH, PAGE_HEIGHT = 1800, 1416
+PAGE_WIDTH, PAGE_HEIGHT = 1800, 1428
 _MARGIN, _GAP = 48, 24
 _VIEW_SIZE = (560, 740)
 _VIEWS_TOP = 186
@@ -42,7 +42,7 @@ VIEW_PANELS = {
 """Left, top, width, height of the panel of each view."""
 _SIDE_LEFT = _MARGIN + 2 * _VIEW_SIZE[0] + 2 * _GAP + 16
 SIDE_WIDTH = PAGE_WIDTH - _MARGIN - _SIDE_LEFT
-_SCALE_TOP = _VIEWS_TOP + _VIEW_SIZE[1] + 18
+_SCALE_TOP = _VIEWS_TOP + _VIEW_SIZE[1] + 30
 SMALL_MAPS_TOP = _SCALE_TOP + 92
 _SMALL_SPACE = 7
 _SMALL_SIZE = (157, 252)
@@ -85,7 +85,7 @@ def render_page(prediction: Prediction, study: Study) -> Picture:
         study: the study it was made from.
 
     Returns:
-        The page, uint8 [1416, 1800, 3], RGB.
+        The page, uint8 [1428, 1800, 3], RGB.
 
     Raises:
         UsageError: the prediction was made from other radiographs.

@@ -228,3 +228,17 @@ def test_the_same_simulation_twice_is_the_same_study(study, tmp_path):
     assert run(["simulate", *arguments, "--pixel-spacing", "0.5"]) == 0
     assert {file.name for file in tmp_path.iterdir()} == {file.name for file in study.iterdir()}
     assert (tmp_path / "ap.dcm").read_bytes() == (study / "ap.dcm").read_bytes()
+
+
+def test_what_a_header_says_wrongly_is_not_repeated(command, study, tmp_path):
+    from pydicom import dcmread
+
+    dataset = dcmread(study / "ap.dcm")
+    dataset.PatientName = dataset.StudyDescription = "Doe^Jane"
+    dataset.RescaleSlope = dataset.RescaleIntercept = None
+    dataset.file_meta.MediaStorageSOPInstanceUID = "Doe^Jane"
+    dataset.Rows = 3
+    dataset.save_as(tmp_path / "ap.dcm")
+    code, out, err = command(tmp_path / "ap.dcm", study / "lateral.dcm")
+    assert code == 3
+    assert "Doe" not in out + err

@@ -8,10 +8,13 @@ from enum import Enum
 from itertools import pairwise
 from pathlib import Path
 
+import click
 import pytest
 
+from hipnet_edge import cli
 from hipnet_edge.errors import Reason
 from hipnet_edge.vocabulary import Flag
+from hipnet_edge.wording import FLAG_WORDS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -45,6 +48,31 @@ def test_the_page_of_codes_lists_nothing_that_does_not_exist():
     page = (ROOT / "docs" / "errors-and-flags.md").read_text()
     listed = re.findall(r"^\| `([a-z_]+)` \|", page, re.MULTILINE)
     assert sorted(listed) == sorted([m.value for m in Reason] + [m.value for m in Flag])
+
+
+def test_every_command_option_and_exit_code_is_documented():
+    sections = (ROOT / "docs" / "cli.md").read_text().split("\n## ")
+    codes = re.findall(r"^\| (\d+) \|", sections[0], re.MULTILINE)
+    assert {int(code) for code in codes} == {0, 130} | {code for _, code in cli.EXIT_CODES}
+    for name, command in cli.hipnet_edge.commands.items():
+        section = next(part for part in sections if part.startswith(f"`{name}"))
+        for option in command.params:
+            if isinstance(option, click.Option):
+                assert option.opts[0] in section, f"{name} {option.opts[0]}"
+
+
+def test_every_flag_has_its_sentence():
+    assert set(FLAG_WORDS) == set(Flag)
+
+
+def test_the_readmes_example_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--cause", "pji", "--seed", "7", "--out", "demo/study", "--pixel-spacing", "0.5"]
+    assert cli.run(["simulate", *arguments]) == 0
+    capsys.readouterr()
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    exec(compile(example, "README.md", "exec"), {})
+    assert "simulated_input" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
