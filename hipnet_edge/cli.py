@@ -12,7 +12,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,7 +143,9 @@ def predict(json_to: str | None, out: Path | None, maps: bool, **options: Any) -
 
     The order of the two files says which view is which where their headers do not.
     """
+    _check_inputs(options)
     deliver = _Delivery(json_to, out, maps)
+    deliver.clear(inputs=options["files"])
     try:
         study = _read_study(options)
         with _predictor(options) as predictor:
@@ -248,25 +250,29 @@ def selftest(bundle: Path | None, backend: str, as_json: bool) -> int:
 
 
 class _Delivery:
-    """Where one result, or the reason why there is none, is written.
-
-    What an earlier run left in the same places is removed at once: a page must never lie beside
-    a study that was refused.
-    """
+    """Where one result, or the reason why there is none, is written."""
 
     def __init__(self, json_to: str | None, out: Path | None, maps: bool) -> None:
         self._to_stdout = json_to == "-"
         self._files = [] if json_to is None or self._to_stdout else [Path(json_to)]
         self._maps = maps
         self._page: Path | None = None
-        with _writing(out or json_to):
-            if out is not None:
-                out.mkdir(parents=True, exist_ok=True)
-                self._page = out / "report.png"
-                self._files.append(out / "prediction.json")
-                self._page.unlink(missing_ok=True)
-            for file in self._files:
-                file.unlink(missing_ok=True)
+        if out is not None:
+            self._page = out / "report.png"
+            self._files.append(out / "prediction.json")
+
+    @property
+    def _outputs(self) -> list[Path]:
+        return self._files if self._page is None else [self._page, *self._files]
+
+    def clear(self, *, inputs: Sequence[Path]) -> None:
+        """Remove what an earlier run left: it must never be taken for the result of this one."""
+        for output in self._outputs:
+            with _writing(output):
+                if output.exists() and any(i.exists() and output.samefile(i) for i in inputs):
+                    raise UsageError(f"{output} is one of the radiographs; name another output.")
+                output.parent.mkdir(parents=True, exist_ok=True)
+                output.unlink(missing_ok=True)
 
     def result(self, prediction: Prediction, study: Study) -> None:
         """Write the result: the page first, then the JSON that says that all is there."""
@@ -274,23 +280,27 @@ class _Delivery:
             from hipnet_edge.render import write_page
 
             write_page(self._page, prediction, study)
-        self._json(prediction.to_dict(maps=self._maps))
-        if not self._to_stdout:
-            click.echo(result_table(prediction))
-        for file in self._files if self._page is None else [self._page, *self._files]:
-            click.echo(f"Written: {file}", err=True)
+        text = json.dumps(prediction.to_dict(maps=self._maps), indent=None if self._maps else 2)
+        self._write(text)
+        click.echo(text if self._to_stdout else result_table(prediction))
+        for output in self._outputs:
+            click.echo(f"Written: {output}", err=True)
 
     def error(self, error: HipNetError) -> None:
         """Write why there is no result."""
-        self._json({"error": error.to_dict()})
-
-    def _json(self, value: object) -> None:
-        text = json.dumps(value, indent=None if self._maps else 2)
+        text = json.dumps({"error": error.to_dict()}, indent=2)
         if self._to_stdout:
             click.echo(text)
+        with suppress(UsageError):  # where nothing can be written, stderr still says why
+            self._write(text)
+
+    def _write(self, text: str) -> None:
+        """Write every JSON file whole or not at all: somebody may be waiting for it."""
         for file in self._files:
+            part = file.with_name(file.name + ".part")
             with _writing(file):
-                file.write_text(text + "\n", encoding="utf-8")
+                part.write_text(text + "\n", encoding="utf-8")
+                part.replace(file)
 
 
 @contextmanager
@@ -302,20 +312,26 @@ def _writing(where: Path | str | None) -> Iterator[None]:
         raise UsageError(f"{where} cannot be written: {error.strerror or error}.") from error
 
 
+def _check_inputs(options: Mapping[str, Any]) -> None:
+    """Refuse what does not go together, before anything is read, removed or written."""
+    files, folder = options["files"], options["folder"]
+    if len(files) != (2 if folder is None else 0):
+        raise click.UsageError("Name the AP and the lateral file, or one folder with --study.")
+    if folder is not None and any(
+        options[name] for name in ("sure_views", "anatomy", "modalities")
+    ):
+        raise click.UsageError(
+            "In a folder the headers choose the pair: name the two files to use "
+            "--view-override, --anatomy or --allow-modality."
+        )
+
+
 def _read_study(options: Mapping[str, Any]) -> Study:
     """The study that the command line names."""
     from hipnet_edge.study import Study
 
-    files, folder = options["files"], options["folder"]
-    side = options["laterality"]
-    if (folder is None) == (len(files) != 2):
-        raise click.UsageError("Name the AP and the lateral file, or one folder with --study.")
+    files, folder, side = options["files"], options["folder"], options["laterality"]
     if folder is not None:
-        if options["sure_views"] or options["anatomy"] or options["modalities"]:
-            raise click.UsageError(
-                "In a folder the headers choose the pair: name the two files to use "
-                "--view-override, --anatomy or --allow-modality."
-            )
         return Study.from_directory(folder, laterality=side)
     ap, lateral = (
         _read_radiograph(path, view, options) for path, view in zip(files, View, strict=True)

@@ -130,6 +130,15 @@ def test_nothing_of_an_earlier_result_survives_a_refusal(command, study, tmp_pat
         assert list(json.loads(file.read_text())) == ["error"]
 
 
+def test_a_radiograph_is_never_overwritten(command, study, tmp_path):
+    copy = tmp_path / "lateral.dcm"
+    copy.write_bytes((study / "lateral.dcm").read_bytes())
+    code, _, err = command(study / "ap.dcm", copy, "--json", copy)
+    assert code == 2
+    assert "one of the radiographs" in err
+    assert copy.read_bytes() == (study / "lateral.dcm").read_bytes()
+
+
 def test_plain_images_need_what_no_header_says(command, study, tmp_path):
     from hipnet_edge import Radiograph
 
@@ -151,6 +160,7 @@ def test_plain_images_need_what_no_header_says(command, study, tmp_path):
         ["predict"],
         ["predict", "one.dcm"],
         ["predict", "a.dcm", "b.dcm", "--study", "."],
+        ["predict", "a.dcm", "--study", "."],
         ["predict", "--study", ".", "--view-override", "ap"],
         ["predict", "--study", ".", "--anatomy", "hip"],
         ["predict", "a.dcm", "b.dcm", "--laterality", "both"],
