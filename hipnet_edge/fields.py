@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from enum import Enum
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from hipnet_edge.errors import HipNetError
+
+E = TypeVar("E", bound=Enum)
 
 
 class Fields:
@@ -91,6 +94,14 @@ class Fields:
         if not all(isinstance(value, str) for value in values):
             raise self.wrong(key, "is not a list of texts")
         return tuple(str(value) for value in values)
+
+    def member(self, key: str, kind: type[E]) -> E:
+        """The member of an enumeration whose value the text is."""
+        try:
+            return kind(self.text(key))
+        except ValueError as error:
+            choices = ", ".join(str(member.value) for member in kind)
+            raise self.wrong(key, f"is not one of {choices}") from error
 
     def boolean(self, key: str) -> bool:
         """True or false."""

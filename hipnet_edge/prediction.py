@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from hipnet_edge.radiograph import PixelSpacing
     from hipnet_edge.views import Anatomy
 
-NOT_FOR_CLINICAL_USE = "Research use only. Not for clinical use."
-
 
 @dataclass(frozen=True)
 class InputRecord:
@@ -81,6 +79,10 @@ class Provenance:
     overrides: Mapping[str, str]
     """What the operator stated against or beside the headers."""
     intended_use: str
+
+    def __post_init__(self) -> None:
+        for name in ("settings", "overrides"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
 
 @dataclass(frozen=True, repr=False, eq=False)

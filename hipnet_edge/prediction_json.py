@@ -8,8 +8,6 @@ import math
 import re
 import zlib
 from collections.abc import Mapping
-from enum import Enum
-from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +20,6 @@ from hipnet_edge.prediction import InputRecord, Prediction, Provenance
 from hipnet_edge.radiograph import PixelSpacing
 from hipnet_edge.views import Anatomy
 from hipnet_edge.vocabulary import CAUSES, VIEWS, Cause, Flag, Laterality, View
-
-if TYPE_CHECKING:
-    E = TypeVar("E", bound=Enum)
 
 SCHEMA = 1
 
@@ -85,7 +80,7 @@ def from_dict(value: Mapping[str, object]) -> Prediction:
         provenance=_read_provenance(fields.child("provenance")),
     )
     fields.child("inputs").only(*(view.value for view in VIEWS))
-    if _enum(fields, "leading_cause", Cause) is not prediction.leading_cause:
+    if fields.member("leading_cause", Cause) is not prediction.leading_cause:
         raise fields.wrong("leading_cause", "is not the most probable cause")
     for key in ("pji_risk", "disagreement"):
         if not math.isclose(fields.number(key, 0, 1), getattr(prediction, key), abs_tol=_ROUNDING):
@@ -95,14 +90,6 @@ def from_dict(value: Mapping[str, object]) -> Prediction:
 
 def _complain(what: str) -> UsageError:
     return UsageError(f"This is not a prediction as JSON: {what}")
-
-
-def _enum(fields: Fields, key: str, kind: type[E]) -> E:
-    try:
-        return kind(fields.text(key))
-    except ValueError as error:
-        choices = ", ".join(str(member.value) for member in kind)
-        raise fields.wrong(key, f"is not one of {choices}") from error
 
 
 def _write_probabilities(probabilities: Mapping[Cause, float]) -> dict[str, float]:
@@ -162,16 +149,16 @@ def _read_input(inputs: Fields, view: View) -> InputRecord:
         "sop_instance_uid", "study_instance_uid", "pixel_sha256", "pixel_spacing", "voi",
         "shape", "box", "mirrored", "network_shape",
     )  # fmt: skip
-    if _enum(fields, "view", View) is not view:
+    if fields.member("view", View) is not view:
         raise fields.wrong("view", f"is not {view.value}")
     if not _SHA256.fullmatch(fields.text("pixel_sha256")):
         raise fields.wrong("pixel_sha256", "is not 64 hexadecimal digits in lower case")
     return InputRecord(
         view=view,
         view_source=fields.text("view_source"),
-        laterality=_enum(fields, "laterality", Laterality),
+        laterality=fields.member("laterality", Laterality),
         laterality_source=fields.text("laterality_source"),
-        anatomy=None if fields.raw("anatomy") is None else _enum(fields, "anatomy", Anatomy),
+        anatomy=None if fields.raw("anatomy") is None else fields.member("anatomy", Anatomy),
         anatomy_source=fields.text("anatomy_source"),
         sop_instance_uid=fields.text_or_none("sop_instance_uid"),
         study_instance_uid=fields.text_or_none("study_instance_uid"),

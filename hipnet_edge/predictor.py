@@ -6,12 +6,13 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from hipnet_edge import __version__
-from hipnet_edge.backends import Outputs, choose_backend
+from hipnet_edge.backends import Backend, Choice, Outputs, choose_backend
 from hipnet_edge.bundle import Bundle
 from hipnet_edge.errors import Fault, HipNetError, InputRefused, Reason, UsageError
 from hipnet_edge.prediction import (
@@ -29,10 +30,10 @@ from hipnet_edge.vocabulary import VIEWS, Flag, Laterality, View
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from pydicom import Dataset
+    from hipnet_edge.dicom_reader import DicomSource
 
-    Source: TypeAlias = "Radiograph | str | os.PathLike[str] | bytes | Dataset"
-    """A radiograph, or a DICOM object as path, bytes or dataset."""
+    Source: TypeAlias = Radiograph | DicomSource
+    """A radiograph, or a DICOM object as path, bytes, open binary file or dataset."""
 
 
 class Predictor:
@@ -60,7 +61,8 @@ class Predictor:
         started = time.perf_counter()
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         choice = choose_backend(self._bundle, backend, precision, threads)
-        self._backend, self._variant, self._reason = choice.backend, choice.variant, choice.reason
+        self._backend, self._reason = choice.backend, choice.reason
+        self._provenance = _provenance(self._bundle, choice)
         loaded = time.perf_counter()
         # The first run allocates and is slow: it belongs to loading, not to the first patient.
         self._backend.infer(self._backend.signature.test_pattern())
@@ -80,6 +82,16 @@ class Predictor:
         """The model that answers."""
         return self._bundle
 
+    @property
+    def backend(self) -> Backend:
+        """The engine that runs it."""
+        return self._backend
+
+    @property
+    def provenance(self) -> Provenance:
+        """What every result of this predictor says of its making."""
+        return self._provenance
+
     def predict(
         self,
         ap: Study | Source,
@@ -90,9 +102,8 @@ class Predictor:
         """Answer for one study. Safe from many threads.
 
         Args:
-            ap: a study, or its AP radiograph. A path, bytes or a dataset are read as DICOM;
-                what is neither a DICOM object nor a `Radiograph` goes through
-                `Radiograph.from_image` or `from_array` first.
+            ap: a study, or its AP radiograph. A path, bytes, an open file or a dataset are read
+                as DICOM; other images go through `Radiograph.from_image` or `from_array` first.
             lateral: the lateral radiograph, unless a study was given.
             laterality: the hip to read, where the headers do not say or show both.
 
@@ -146,7 +157,7 @@ class Predictor:
                 "simulated": manifest.simulated,
                 "backbones": [backbone.name for backbone in manifest.backbones],
             },
-            "variant": self._variant,
+            "variant": self._provenance.variant,
             "backend": {
                 "name": backend.name,
                 "version": backend.version,
@@ -189,7 +200,7 @@ class Predictor:
         outputs: Outputs,
         timings_ms: Mapping[str, float],
     ) -> Prediction:
-        manifest, backend = self._bundle.manifest, self._backend
+        manifest = self._bundle.manifest
         names = [backbone.name for backbone in manifest.backbones]
         found = set(prepared.flags)
         if study.overrides:
@@ -206,20 +217,25 @@ class Predictor:
             flags=tuple(flag for flag in Flag if flag in found),
             inputs={view: _record(study, prepared, view) for view in VIEWS},
             timings_ms=timings_ms,
-            provenance=Provenance(
-                package_version=__version__,
-                bundle_name=manifest.name,
-                bundle_version=manifest.version,
-                bundle_digest=manifest.digest,
-                variant=self._variant,
-                backend=backend.name,
-                backend_version=backend.version,
-                device=backend.device,
-                settings=backend.settings,
-                overrides=study.overrides,
-                intended_use=manifest.intended_use,
-            ),
+            provenance=replace(self._provenance, overrides=study.overrides),
         )
+
+
+def _provenance(bundle: Bundle, choice: Choice) -> Provenance:
+    manifest, backend = bundle.manifest, choice.backend
+    return Provenance(
+        package_version=__version__,
+        bundle_name=manifest.name,
+        bundle_version=manifest.version,
+        bundle_digest=manifest.digest,
+        variant=choice.variant,
+        backend=backend.name,
+        backend_version=backend.version,
+        device=backend.device,
+        settings=backend.settings,
+        overrides={},
+        intended_use=manifest.intended_use,
+    )
 
 
 class _Stages:
