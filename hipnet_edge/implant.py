@@ -3,9 +3,9 @@
 The detector reads a thumbnail of grey levels and follows five rules:
 
 1. *Brighter than its surroundings, and sharp.* What is wider than any metal (soft tissue, the bulk
-   of bone) is taken away, the rest is cut at a series of levels. Of each nest of bright components
-   the one with the sharpest outline is kept: metal ends within a pixel or two all the way round,
-   bone fades. Sharp means that even the softer third of the outline is sharp.
+   of bone) is taken away, the rest is cut at a series of levels. Metal ends within a pixel or two
+   all the way round, bone fades: even the softer third of a part's outline has to be sharp. Of
+   each nest of components the one is kept whose outline holds most of what is as sharp as that.
 2. *Large and compact.* A part must have a certain area and thickness: wires, screws, staples, thin
    cortex and the strokes of lead letters have not.
 3. *A stem.* A prosthesis has one long part: a good part of the field long and slender.
@@ -35,20 +35,28 @@ _WIDEST_METAL = 0.16
 """What is wider than this part of the field's diagonal counts as surroundings."""
 _BLUR = 1.0
 """Sigma in thumbnail pixels of the smoothing before anything is measured."""
+_DARKEST_METAL = (0.5, 0.6)
+"""What is darker than this part of the metal's brightness is none; between the two it fades out,
+so that no pixel's fate hangs on a hair.
+"""
+_THIN = 4
+"""What is no wider than so many thumbnail pixels (wires, screws, letters) is left out at once."""
 _LEAST_AREA = 0.002
 """Least area of a part as part of the field."""
 _MOST_AREA = 0.25
 _SHARP_QUANTILE = 33
 """Percentile of the outline's gradient that has to be sharp."""
-_LEAST_SHARPNESS = 0.05
+_LEAST_SHARPNESS = 0.058
 """Least gradient there: part of the grey range a pixel."""
+_METAL_SHARPNESS = 0.85
+"""What an outline's steepness counts from, as part of the sharpness of the sharpest prosthesis."""
 _LEAST_RADIUS = 0.008
 """Least radius of the largest inscribed circle, as part of the field's diagonal."""
 _STEM_LENGTH = 0.20
 """Least length of a stem as part of the field's longer side."""
 _STEM_SLENDER = 3.5
 """Least length of a stem over its width."""
-_HEAD_TO_STEM = 1.3
+_HEAD_TO_STEM = 1.35
 """Least radius of head or cup over half the width of the stem."""
 _COMPANION_AREA = 0.08
 """Least area of a further part, as part of the stem's area."""
@@ -90,16 +98,33 @@ class Implant:
 
 @dataclass(frozen=True)
 class _Part:
-    """A bright, sharply outlined component."""
+    """A bright, sharply outlined component of the relief.
 
-    level: float
+    Attributes:
+        sharpness: steepness that all but the softest third of the outline has.
+        steepness: sum over the outline's pixels.
+        outline: number of the outline's pixels.
+        area: number of pixels.
+        radius: of the largest inscribed circle.
+        length: along its long axis.
+        half_width: half the median width across that axis.
+        window: smallest rectangle around it.
+        mask: [window.height, window.width], True on the part.
+    """
+
     sharpness: float
+    steepness: float
+    outline: int
     area: float
     radius: float
     length: float
     half_width: float
     window: Box
-    mask: NDArray[np.bool_]  # [window.height, window.width]
+    mask: NDArray[np.bool_]
+
+    def metal_edge(self, least: float) -> float:
+        """How much steepness beyond `least` the outline holds."""
+        return self.steepness - least * self.outline
 
 
 def find_implants(grey: NDArray[np.float32], field: Box | None = None) -> tuple[Implant, ...]:
@@ -117,38 +142,55 @@ def find_implants(grey: NDArray[np.float32], field: Box | None = None) -> tuple[
     field = Box(0, 0, rows, columns) if field is None else field.clip(Box(0, 0, rows, columns))
     if min(field.height, field.width) < 32:
         return ()
-    relief = _relief(np.ascontiguousarray(grey[field.slices]))
-    groups = _groups(_parts(relief), relief.shape)
+    relief, steepness = _relief(np.ascontiguousarray(grey[field.slices]))
+    groups = _groups(_parts(relief, steepness), relief.shape)
     implants = [_measure(relief, group, field) for group in groups]
     return tuple(sorted(implants, key=lambda implant: implant.centre_x))
 
 
-def _relief(seen: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Height of the grey levels above their surroundings, in parts of the field's grey range.
+def _relief(seen: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What stands out of its surroundings, and the steepness of the grey levels.
 
-    The surroundings are a morphological opening, taken at half size as they are smooth anyway.
+    Returns:
+        Height above the surroundings in parts of the field's grey range, 0 where it is too dark
+        for metal; and the gradient in parts of that range a pixel.
     """
-    smooth = cv2.GaussianBlur(seen, (0, 0), _BLUR)
+    smooth: NDArray[np.float32] = cv2.GaussianBlur(  # type: ignore[assignment]
+        seen, (0, 0), _BLUR
+    )
     low, high = np.percentile(smooth, (2.0, 99.8))
-    width = max(3, int(_WIDEST_METAL * np.hypot(*seen.shape) / 2))
+    scale = 1.0 / max(float(high - low), 0.02)
+    across = cv2.Scharr(smooth, cv2.CV_32F, 1, 0, scale=scale / 32)
+    down = cv2.Scharr(smooth, cv2.CV_32F, 0, 1, scale=scale / 32)
+    brightness = (smooth - np.float32(low)) * np.float32(scale)
+    relief = (smooth - _surroundings(smooth)) * np.float32(scale)
+    metal = np.median(brightness[relief >= 0.6 * np.percentile(relief, 99.8)])
+    if metal > 0.0:
+        darkest, surely = (part * float(metal) for part in _DARKEST_METAL)
+        relief *= np.clip((brightness - darkest) / (surely - darkest), 0.0, 1.0)
+    return relief, np.hypot(across, down)
+
+
+def _surroundings(smooth: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A morphological opening that is wider than metal; at half size, as it is smooth anyway."""
+    width = max(3, int(_WIDEST_METAL * np.hypot(*smooth.shape) / 2))
     half = cv2.resize(smooth, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     kernel = np.ones((width, width), np.uint8)
     opened = cv2.morphologyEx(half, cv2.MORPH_OPEN, kernel, borderType=cv2.BORDER_REPLICATE)
-    ground = cv2.resize(cv2.blur(opened, (width // 2, width // 2)), seen.shape[::-1])
-    relief: NDArray[np.float32] = (smooth - ground) * np.float32(1.0 / max(high - low, 0.02))
-    return relief
-
-
-def _parts(relief: NDArray[np.float32]) -> list[_Part]:
-    """Rule 1 and 2: every component at every level that is sharp, large and compact enough."""
-    steepness: NDArray[np.float32] = cv2.magnitude(  # type: ignore[assignment]
-        cv2.Scharr(relief, cv2.CV_32F, 1, 0, scale=1 / 32),
-        cv2.Scharr(relief, cv2.CV_32F, 0, 1, scale=1 / 32),
+    ground: NDArray[np.float32] = cv2.resize(  # type: ignore[assignment]
+        cv2.blur(opened, (width // 2, width // 2)), smooth.shape[::-1]
     )
+    return ground
+
+
+def _parts(relief: NDArray[np.float32], steepness: NDArray[np.float32]) -> list[_Part]:
+    """Rule 1 and 2: every component at every level that is sharp, large and compact enough."""
     diagonal = float(np.hypot(*relief.shape))
+    compact = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_THIN + 1, _THIN + 1))
     parts = []
     for level in _LEVELS:
         bright = (relief > np.float32(level)).astype(np.uint8)
+        bright = cv2.morphologyEx(bright, cv2.MORPH_OPEN, compact)
         _, labels, stats, _ = cv2.connectedComponentsWithStats(bright, connectivity=4)
         areas = stats[:, cv2.CC_STAT_AREA]
         large = (areas >= _LEAST_AREA * relief.size) & (areas <= _MOST_AREA * relief.size)
@@ -157,14 +199,13 @@ def _parts(relief: NDArray[np.float32]) -> list[_Part]:
             left, top, width, height, area = (int(value) for value in stats[label])
             window = Box(top, left, top + height, left + width)
             mask = labels[window.slices] == label
-            part = _part(level, steepness[window.slices], window, mask, area)
+            part = _part(steepness[window.slices], window, mask, area)
             if part.sharpness >= _LEAST_SHARPNESS and part.radius >= _LEAST_RADIUS * diagonal:
                 parts.append(part)
     return parts
 
 
 def _part(
-    level: float,
     steepness: NDArray[np.float32],
     window: Box,
     mask: NDArray[np.bool_],
@@ -172,11 +213,12 @@ def _part(
 ) -> _Part:
     padded = np.pad(mask, 1).astype(np.uint8)
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
-    outline = mask & (depth < 1.5)
+    outline = steepness[mask & (depth < 1.5)]
     length, half_width = _length_and_half_width(mask)
     return _Part(
-        level,
-        float(np.percentile(steepness[outline], _SHARP_QUANTILE)),
+        float(np.percentile(outline, _SHARP_QUANTILE)),
+        float(outline.sum(dtype=np.float64)),
+        outline.size,
         float(area),
         float(depth.max()),
         length,
@@ -212,14 +254,17 @@ def _overlap(one: _Part, other: _Part) -> bool:
 
 def _groups(parts: list[_Part], shape: tuple[int, ...]) -> list[list[_Part]]:
     """Rules 3 to 5: each stem that has a head, with what belongs to it."""
-    parts = sorted(parts, key=lambda part: -part.sharpness)
+    whole = [part for part in parts if _is_prosthesis(part, shape)]
+    if not whole:
+        return []
+    least = _METAL_SHARPNESS * max(part.sharpness for part in whole)
     groups: list[list[_Part]] = []
     taken: list[_Part] = []
-    for part in parts:
-        if _is_prosthesis(part, shape) and not any(_overlap(part, other) for other in taken):
+    for part in sorted(whole, key=lambda part: -part.metal_edge(least)):
+        if not any(_overlap(part, other) for other in taken):
             taken.append(part)
             groups.append([part])
-    for part in parts if groups else ():
+    for part in sorted(parts, key=lambda part: -part.metal_edge(least)):
         if any(_overlap(part, other) for other in taken):
             continue
         group = min(groups, key=lambda group: _gap(group[0].window, part.window))

@@ -203,7 +203,9 @@ def _survey(radiograph: Radiograph) -> _Survey:
     grey = radiograph.grey_levels(sampled, sampled)
     scale = min(1.0, THUMBNAIL / max(grey.shape))
     size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
-    thumbnail = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    thumbnail: NDArray[np.float32] = cv2.resize(  # type: ignore[assignment]
+        grey, size, interpolation=cv2.INTER_AREA
+    )
     valid = None
     if radiograph.valid is not None:
         shown = radiograph.valid[sampled, sampled].astype(np.float32)
