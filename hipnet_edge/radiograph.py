@@ -219,13 +219,15 @@ class Radiograph:
         Raises:
             InputRefused: with the reason code.
         """
-        values = np.asarray(array)
-        if values.ndim != 2 or values.dtype not in (np.uint8, np.uint16, np.int16):
+        with refusing(Reason.NOT_AN_IMAGE, "The array is not an image."):
+            values = np.asarray(array)
+        native = values.dtype.newbyteorder("=")
+        if values.ndim != 2 or native not in (np.uint8, np.uint16, np.int16):
             raise InputRefused(
                 Reason.NOT_AN_IMAGE, "An array must be two-dimensional uint8, uint16 or int16."
             )
         check_image_size(*values.shape)
-        stored = np.array(values, dtype=values.dtype.newbyteorder("="), order="C", copy=True)
+        stored = np.array(values, dtype=native, order="C", copy=True)
         stated = _Stated.of(view, laterality, anatomy)
         return cls._from_values(stored, stated, pixel_spacing_mm, inverted)
 
