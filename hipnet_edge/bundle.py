@@ -53,16 +53,13 @@ class Bundle:
                 must be) or BUNDLE_DIGEST_MISMATCH (a file is not the one the manifest lists).
         """
         folder = Path(path)
-        if not folder.exists():
-            raise BundleUnusable(f"There is no bundle at {folder}.", Reason.BUNDLE_NOT_FOUND)
-        if not folder.is_dir():
-            raise BundleUnusable(f"{folder} is a file; a bundle is a folder.")
-        if not (folder / _MANIFEST).exists():
+        entries = _entries(folder)
+        if _MANIFEST not in entries:
             raise BundleUnusable(
                 f"{folder} is not a bundle: it holds no {_MANIFEST}.", Reason.BUNDLE_NOT_FOUND
             )
         manifest = Manifest.from_json(_read_at_most(folder, _MANIFEST, _LARGEST_MANIFEST))
-        _refuse_undeclared(folder, manifest)
+        _refuse_undeclared(entries, manifest)
         bundle = cls(folder, manifest)
         for name in manifest.files:
             content = bundle.read(name)
@@ -117,8 +114,19 @@ class Bundle:
         )
 
 
-def _refuse_undeclared(folder: Path, manifest: Manifest) -> None:
-    for entry in sorted(path.name for path in folder.iterdir()):
+def _entries(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except FileNotFoundError as error:
+        raise BundleUnusable(f"There is no bundle at {folder}.", Reason.BUNDLE_NOT_FOUND) from error
+    except NotADirectoryError as error:
+        raise BundleUnusable(f"{folder} is a file; a bundle is a folder.") from error
+    except (OSError, ValueError) as error:  # ValueError: no path at all
+        raise BundleUnusable(f"The bundle at {folder} cannot be read.") from error
+
+
+def _refuse_undeclared(entries: list[str], manifest: Manifest) -> None:
+    for entry in entries:
         if entry != _MANIFEST and entry not in manifest.files and not entry.startswith("."):
             raise BundleUnusable(
                 f"The bundle holds {entry!r}, which its manifest does not list: remove it, or use "

@@ -85,6 +85,7 @@ class Manifest:
         """
         try:
             value = json.loads(text, parse_constant=_refuse_constant)
+            digest = canonical_digest(value)
         except (ValueError, RecursionError) as error:
             raise BundleUnusable("The bundle's manifest.json is not JSON.") from error
         fields = Fields(value, "", _complain)
@@ -96,7 +97,7 @@ class Manifest:
             )
         files = {name: _file(fields.child("files"), name) for name in fields.child("files")}
         manifest = cls(
-            digest=canonical_digest(value),
+            digest=digest,
             name=fields.text("name"),
             version=fields.text("version"),
             created=fields.text("created"),
