@@ -141,6 +141,15 @@ def make_dataset(
     return dataset
 
 
+def look_up_table(entries: NDArray[Any], first: int, bits: int, *, words: bool = False) -> Dataset:
+    """An item of a Modality or VOI LUT Sequence; its data as numbers or as little-endian words."""
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US" if first >= 0 else "SS", [len(entries), first, bits])
+    data = entries.astype("<u2").tobytes() if words else [int(value) for value in entries]
+    item.add_new("LUTData", "OW" if words else "US", data)
+    return item
+
+
 def to_bytes(dataset: Dataset) -> bytes:
     """A data set as the bytes of a DICOM file."""
     file = BytesIO()

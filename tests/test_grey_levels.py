@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom_files import NATIVE, make_dataset, make_dicom, scene, to_bytes
+from dicom_files import NATIVE, look_up_table, make_dataset, make_dicom, scene, to_bytes
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
@@ -16,14 +16,6 @@ from hipnet_edge.radiograph import Radiograph
 
 RAMP = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
 """Every 12-bit value once."""
-
-
-def lut(entries: np.ndarray, first: int, bits: int, *, words: bool = False) -> Dataset:
-    item = Dataset()
-    item.add_new("LUTDescriptor", "US" if first >= 0 else "SS", [len(entries), first, bits])
-    data = entries.astype("<u2").tobytes() if words else [int(value) for value in entries]
-    item.add_new("LUTData", "OW" if words else "US", data)
-    return item
 
 
 def grey_of(stored: np.ndarray, **attributes: Any) -> dict[int, float]:
@@ -92,29 +84,33 @@ HEADERS: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
         },
     ),
     "signed": (SIGNED, {"WindowCenter": 200, "WindowWidth": 2500}),
-    "voi lut": (RAMP, {"VOILUTSequence": [lut(SHAPE, 0, 10)]}),
+    "voi lut": (RAMP, {"VOILUTSequence": [look_up_table(SHAPE, 0, 10)]}),
     "voi lut before windows": (
         RAMP,
         {
-            "VOILUTSequence": [lut(SHAPE[:2000], 700, 10), lut(SHAPE, 0, 10)],
+            "VOILUTSequence": [look_up_table(SHAPE[:2000], 700, 10), look_up_table(SHAPE, 0, 10)],
             "WindowCenter": 99,
             "WindowWidth": 9,
         },
     ),
-    "voi lut in words": (RAMP, {"VOILUTSequence": [lut(SHAPE, 0, 10, words=True)]}),
+    "voi lut in words": (RAMP, {"VOILUTSequence": [look_up_table(SHAPE, 0, 10, words=True)]}),
     "voi lut of negative values": (
         SIGNED,
-        {"VOILUTSequence": [lut(SHAPE, -2048, 10)]},
+        {"VOILUTSequence": [look_up_table(SHAPE, -2048, 10)]},
     ),
     "modality lut and window": (
         RAMP,
-        {"ModalityLUTSequence": [lut(SHAPE, 0, 16)], "WindowCenter": 500, "WindowWidth": 700},
+        {
+            "ModalityLUTSequence": [look_up_table(SHAPE, 0, 16)],
+            "WindowCenter": 500,
+            "WindowWidth": 700,
+        },
     ),
     "modality lut and voi lut": (
         RAMP,
         {
-            "ModalityLUTSequence": [lut(SHAPE, 0, 16)],
-            "VOILUTSequence": [lut(SHAPE[:1024], 0, 10)],
+            "ModalityLUTSequence": [look_up_table(SHAPE, 0, 16)],
+            "VOILUTSequence": [look_up_table(SHAPE[:1024], 0, 10)],
         },
     ),
 }
@@ -143,7 +139,7 @@ def scaled_by_pydicom(stored: np.ndarray, header: dict[str, Any]) -> np.ndarray:
 def test_tables_agree_with_pydicom(name, syntax):
     stored, header = HEADERS[name]
     if syntax == ExplicitVRBigEndian and "words" in name:
-        header = {"VOILUTSequence": [lut(SHAPE.byteswap(), 0, 10, words=True)]}
+        header = {"VOILUTSequence": [look_up_table(SHAPE.byteswap(), 0, 10, words=True)]}
     data = make_dicom(stored, bits_stored=12, transfer_syntax=syntax, **header)
     expected = scaled_by_pydicom(*HEADERS[name])
     np.testing.assert_allclose(Radiograph.from_dicom(data).grey_levels(), expected, atol=2e-6)
@@ -152,7 +148,7 @@ def test_tables_agree_with_pydicom(name, syntax):
 @pytest.mark.parametrize(
     ("attributes", "voi"),
     [
-        ({"VOILUTSequence": [lut(SHAPE, 0, 10)]}, "VOILUTSequence[0]"),
+        ({"VOILUTSequence": [look_up_table(SHAPE, 0, 10)]}, "VOILUTSequence[0]"),
         ({"WindowCenter": 9, "WindowWidth": 9}, "Window[0] LINEAR"),
         (
             {"WindowCenter": 9, "WindowWidth": 9, "VOILUTFunction": "SIGMOID"},
@@ -179,14 +175,16 @@ def test_eight_bit_tables_packed_two_to_a_word():
 
 
 def test_a_table_with_more_bits_than_it_declares_is_not_cut_off():
-    item = lut(SHAPE.astype(np.uint16) * 4, 0, 10)  # 12 bits, declared as 10
+    item = look_up_table(SHAPE.astype(np.uint16) * 4, 0, 10)  # 12 bits, declared as 10
     read = Radiograph.from_dicom(make_dicom(RAMP, bits_stored=12, VOILUTSequence=[item]))
     assert read.grey_levels()[-1, -1] == pytest.approx(1023 * 4 / 4095, abs=1e-5)
     assert len(np.unique(read.grey_levels())) == len(np.unique(SHAPE))
 
 
 @pytest.mark.parametrize(
-    "item", [lut(SHAPE[:10], 0, 10), lut(SHAPE, 0, 3), Dataset()], ids=["short", "bits", "empty"]
+    "item",
+    [look_up_table(SHAPE[:10], 0, 10), look_up_table(SHAPE, 0, 3), Dataset()],
+    ids=["short", "bits", "empty"],
 )
 def test_damaged_tables_are_refused(item):
     if item and item.LUTDescriptor[2] == 10:
@@ -212,8 +210,8 @@ TWINS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"WindowCenter": TOP - 1800, "WindowWidth": 2501, "VOILUTFunction": "SIGMOID"},
     ),
     "lut": (
-        {"VOILUTSequence": [lut(SHAPE, 0, 10)]},
-        {"VOILUTSequence": [lut(1023 - SHAPE[::-1], 0, 10)]},
+        {"VOILUTSequence": [look_up_table(SHAPE, 0, 10)]},
+        {"VOILUTSequence": [look_up_table(1023 - SHAPE[::-1], 0, 10)]},
     ),
 }
 
