@@ -5,7 +5,7 @@ The detector reads a thumbnail of grey levels and follows five rules:
 1. *Brighter than its surroundings, and sharp.* What is wider than any metal (soft tissue, the bulk
    of bone) is taken away, the rest is cut at a series of levels. Metal ends within a pixel or two
    all the way round, bone fades: even the softer third of a part's outline has to be sharp. Of
-   each nest of components the one is kept whose outline holds most of what is as sharp as that.
+   each nest of components the one is kept whose outline holds most such sharpness.
 2. *Large and compact.* A part must have a certain area and thickness: wires, screws, staples, thin
    cortex and the strokes of lead letters have not.
 3. *A stem.* A prosthesis has one long part: a good part of the field long and slender.
@@ -48,8 +48,10 @@ _SHARP_QUANTILE = 33
 """Percentile of the outline's gradient that has to be sharp."""
 _LEAST_SHARPNESS = 0.058
 """Least gradient there: part of the grey range a pixel."""
-_METAL_SHARPNESS = 0.85
-"""What an outline's steepness counts from, as part of the sharpness of the sharpest prosthesis."""
+_METAL_SHARPNESS = 0.72
+"""What an outline's steepness counts from, as part of the sharpness of the sharpest of a nest."""
+_STOUTEST = 1.25
+"""Most half width in a nest, as part of the sharpest one's; beyond, bone is added to metal."""
 _LEAST_RADIUS = 0.008
 """Least radius of the largest inscribed circle, as part of the field's diagonal."""
 _STEM_LENGTH = 0.20
@@ -254,17 +256,23 @@ def _overlap(one: _Part, other: _Part) -> bool:
 
 def _groups(parts: list[_Part], shape: tuple[int, ...]) -> list[list[_Part]]:
     """Rules 3 to 5: each stem that has a head, with what belongs to it."""
-    whole = [part for part in parts if _is_prosthesis(part, shape)]
-    if not whole:
-        return []
-    least = _METAL_SHARPNESS * max(part.sharpness for part in whole)
+    whole = sorted(
+        (part for part in parts if _is_prosthesis(part, shape)), key=lambda part: -part.sharpness
+    )
     groups: list[list[_Part]] = []
     taken: list[_Part] = []
-    for part in sorted(whole, key=lambda part: -part.metal_edge(least)):
-        if not any(_overlap(part, other) for other in taken):
-            taken.append(part)
-            groups.append([part])
-    for part in sorted(parts, key=lambda part: -part.metal_edge(least)):
+    for sharpest in whole:
+        if any(_overlap(sharpest, other) for other in taken):
+            continue
+        least = _METAL_SHARPNESS * sharpest.sharpness
+        nest = [
+            part
+            for part in whole
+            if part.half_width <= _STOUTEST * sharpest.half_width and _overlap(part, sharpest)
+        ]
+        groups.append([max(nest, key=lambda part: part.metal_edge(least))])
+        taken.append(groups[-1][0])
+    for part in sorted(parts, key=lambda part: -part.sharpness) if groups else ():
         if any(_overlap(part, other) for other in taken):
             continue
         group = min(groups, key=lambda group: _gap(group[0].window, part.window))
