@@ -1,0 +1,1 @@
+"""Measurements whose JSON the documentation shows; run as ``python -m benchmarks.…``."""

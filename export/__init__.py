@@ -1,0 +1,1 @@
+"""From training data to a bundle, for the person with PyTorch; run as ``python -m export.…``."""
