@@ -124,3 +124,12 @@ def test_a_bundle_without_answers_says_so(tmp_path, answers):
 def test_a_damaged_selftest_is_refused(tmp_path, content):
     with pytest.raises(BundleUnusable, match=r"selftest\.json"):
         report_on(bundle_with(tmp_path, content))
+
+
+@pytest.mark.skipif(
+    not Bundle.reference_path().is_dir(), reason="engines/reference is not in this checkout"
+)
+def test_the_reference_bundle_answers_as_when_it_was_made():
+    with Predictor.reference() as predictor:
+        report = selftest(predictor)
+    assert set(outcomes(report)) == {PASSED}, report
