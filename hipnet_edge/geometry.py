@@ -82,20 +82,46 @@ class Geometry:
         """
         if image.shape != self.image_shape:
             raise UsageError("The array must have the radiograph's rows and columns.")
-        cut = np.zeros((self.box.height, self.box.width), np.float32)
         seen = self.box.clip(self._frame)
-        if seen.height and seen.width:
-            cut[seen.shifted(-self.box.top, -self.box.left).slices] = image[seen.slices]
-        return self.resized(cut)
+        return self.resized(self.laid(np.asarray(image[seen.slices], np.float32), seen))
+
+    def laid(self, part: NDArray[np.float32], seen: Box) -> NDArray[np.float32]:
+        """Lay what was seen of the box, [seen.height, seen.width], on a box of zeros."""
+        cut = np.zeros((self.box.height, self.box.width), np.float32)
+        cut[seen.shifted(-self.box.top, -self.box.left).slices] = part
+        return cut
+
+    def covered(self, seen: Box, valid: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+        """Which part of each network pixel lies in the part of the box that was seen.
+
+        Args:
+            seen: the part of the box, in pixels of the radiograph.
+            valid: bool [seen.height, seen.width], False where it does not count.
+        """
+        if valid is not None and not valid.all():
+            return self.resized(self.laid(valid.astype(np.float32), seen))
+        # Averaging areas is separable: one column and one row say it all.
+        inside = seen.shifted(-self.box.top, -self.box.left)
+        down, across = np.zeros(self.box.height, np.float32), np.zeros(self.box.width, np.float32)
+        down[inside.top : inside.bottom] = 1.0
+        across[inside.left : inside.right] = 1.0
+        rows, columns = self.network_shape
+        down = cv2.resize(down[:, None], (1, rows), interpolation=self._interpolation)
+        across = cv2.resize(across[None, :], (columns, 1), interpolation=self._interpolation)
+        part = np.outer(down, across)
+        return np.ascontiguousarray(part[:, ::-1] if self.mirrored else part)
 
     def resized(self, cut: NDArray[np.float32]) -> NDArray[np.float32]:
         """Resize (averaging areas) and mirror what was cut from the box, [height, width]."""
         rows, columns = self.network_shape
-        smaller = rows <= self.box.height and columns <= self.box.width
-        resized = cv2.resize(
-            cut, (columns, rows), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-        )
+        resized = cv2.resize(cut, (columns, rows), interpolation=self._interpolation)
         return np.ascontiguousarray(resized[:, ::-1] if self.mirrored else resized)
+
+    @property
+    def _interpolation(self) -> int:
+        rows, columns = self.network_shape
+        smaller = rows <= self.box.height and columns <= self.box.width
+        return cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
 
     @property
     def _frame(self) -> Box:

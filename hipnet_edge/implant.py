@@ -44,10 +44,8 @@ _THIN = 4
 _LEAST_AREA = 0.002
 """Least area of a part as part of the field."""
 _MOST_AREA = 0.25
-_SHARP_QUANTILE = 33
-"""Percentile of the outline's gradient that has to be sharp."""
 _LEAST_SHARPNESS = 0.058
-"""Least gradient there: part of the grey range a pixel."""
+"""Least gradient of two thirds of the outline: part of the grey range a pixel."""
 _METAL_SHARPNESS = 0.72
 """What an outline's steepness counts from, as part of the sharpness of the sharpest of a nest."""
 _STOUTEST = 1.25
@@ -60,6 +58,8 @@ _STEM_SLENDER = 3.5
 """Least length of a stem over its width."""
 _HEAD_TO_STEM = 1.35
 """Least radius of head or cup over half the width of the stem."""
+_SAME_GAP = 0.15
+"""Two stems closer than this part of their length are one prosthesis; two hips never are."""
 _COMPANION_AREA = 0.08
 """Least area of a further part, as part of the stem's area."""
 _COMPANION_RADIUS = 0.6
@@ -160,13 +160,13 @@ def _relief(seen: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.
     smooth: NDArray[np.float32] = cv2.GaussianBlur(  # type: ignore[assignment]
         seen, (0, 0), _BLUR
     )
-    low, high = np.percentile(smooth, (2.0, 99.8))
+    low, high = np.percentile(smooth[::2, ::2], (2.0, 99.8))
     scale = 1.0 / max(float(high - low), 0.02)
     across = cv2.Scharr(smooth, cv2.CV_32F, 1, 0, scale=scale / 32)
     down = cv2.Scharr(smooth, cv2.CV_32F, 0, 1, scale=scale / 32)
     brightness = (smooth - np.float32(low)) * np.float32(scale)
     relief = (smooth - _surroundings(smooth)) * np.float32(scale)
-    metal = np.median(brightness[relief >= 0.6 * np.percentile(relief, 99.8)])
+    metal = np.median(brightness[relief >= 0.6 * np.percentile(relief[::2, ::2], 99.8)])
     if metal > 0.0:
         darkest, surely = (part * float(metal) for part in _DARKEST_METAL)
         relief *= np.clip((brightness - darkest) / (surely - darkest), 0.0, 1.0)
@@ -187,44 +187,42 @@ def _surroundings(smooth: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _parts(relief: NDArray[np.float32], steepness: NDArray[np.float32]) -> list[_Part]:
     """Rule 1 and 2: every component at every level that is sharp, large and compact enough."""
-    diagonal = float(np.hypot(*relief.shape))
     compact = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_THIN + 1, _THIN + 1))
     parts = []
     for level in _LEVELS:
         bright = (relief > np.float32(level)).astype(np.uint8)
         bright = cv2.morphologyEx(bright, cv2.MORPH_OPEN, compact)
+        x, y, width, height = cv2.boundingRect(bright)  # labelling is dear: only where needed
+        bright = np.ascontiguousarray(bright[y : y + height, x : x + width])
         _, labels, stats, _ = cv2.connectedComponentsWithStats(bright, connectivity=4)
-        areas = stats[:, cv2.CC_STAT_AREA]
-        large = (areas >= _LEAST_AREA * relief.size) & (areas <= _MOST_AREA * relief.size)
-        large[0] = False
-        for label in np.flatnonzero(large):
+        for label in range(1, len(stats)):
             left, top, width, height, area = (int(value) for value in stats[label])
+            if not _LEAST_AREA * relief.size <= area <= _MOST_AREA * relief.size:
+                continue
             window = Box(top, left, top + height, left + width)
             mask = labels[window.slices] == label
-            part = _part(steepness[window.slices], window, mask, area)
-            if part.sharpness >= _LEAST_SHARPNESS and part.radius >= _LEAST_RADIUS * diagonal:
+            part = _part(mask, window.shifted(y, x), steepness)
+            if part is not None:
                 parts.append(part)
     return parts
 
 
-def _part(
-    steepness: NDArray[np.float32],
-    window: Box,
-    mask: NDArray[np.bool_],
-    area: int,
-) -> _Part:
-    padded = np.pad(mask, 1).astype(np.uint8)
+def _part(mask: NDArray[np.bool_], window: Box, steepness: NDArray[np.float32]) -> _Part | None:
+    """Measure a component; None when it is not sharp or not compact."""
+    padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
-    outline = steepness[mask & (depth < 1.5)]
-    length, half_width = _length_and_half_width(mask)
+    outline = steepness[window.slices][mask & (depth < 1.5)]
+    third = outline.size // 3
+    sharpness, radius = float(np.partition(outline, third)[third]), float(depth.max())
+    if sharpness < _LEAST_SHARPNESS or radius < _LEAST_RADIUS * np.hypot(*steepness.shape):
+        return None
     return _Part(
-        float(np.percentile(outline, _SHARP_QUANTILE)),
+        sharpness,
         float(outline.sum(dtype=np.float64)),
         outline.size,
-        float(area),
-        float(depth.max()),
-        length,
-        half_width,
+        float(np.count_nonzero(mask)),
+        radius,
+        *_length_and_half_width(mask),
         window,
         mask,
     )
@@ -262,7 +260,7 @@ def _groups(parts: list[_Part], shape: tuple[int, ...]) -> list[list[_Part]]:
     groups: list[list[_Part]] = []
     taken: list[_Part] = []
     for sharpest in whole:
-        if any(_overlap(sharpest, other) for other in taken):
+        if any(_close(sharpest, other) for other in taken):
             continue
         least = _METAL_SHARPNESS * sharpest.sharpness
         nest = [
@@ -293,6 +291,11 @@ def _is_prosthesis(part: _Part, shape: tuple[int, ...]) -> bool:
         and part.length >= _STEM_SLENDER * 2 * part.half_width
         and part.radius >= _HEAD_TO_STEM * part.half_width
     )
+
+
+def _close(one: _Part, other: _Part) -> bool:
+    """Whether two parts are of one prosthesis, such as a stem and the cup it came out of."""
+    return _gap(one.window, other.window) <= _SAME_GAP * max(one.length, other.length)
 
 
 def _gap(one: Box, other: Box) -> float:

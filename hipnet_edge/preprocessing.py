@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 THUMBNAIL = 320
 """Longer side in pixels of the thumbnail on which collimation and prosthesis are found."""
-MARGINS = (0.14, 0.15, 0.22, 0.15)
+MARGINS = (0.14, 0.15, 0.28, 0.15)
 """Bone around the prosthesis at top, left, bottom, right, as part of its height and width.
 
 More below the tip of the stem: fractures and the pedestal of a loose stem are found there.
@@ -347,21 +347,17 @@ def _pixels(
     """
     box = geometry.box
     seen = box.clip(field)
-    inside = seen.shifted(-box.top, -box.left).slices
     valid = radiograph.valid[seen.slices] if radiograph.valid is not None else None
     grey = radiograph.grey_levels(*seen.slices)
-    whole = seen == box and (valid is None or bool(valid.all()))
-    if whole:
+    if seen == box and (valid is None or valid.all()):
         resized = geometry.resized(grey)
         covered = np.ones(resized.shape, np.bool_)
+        shown = resized.ravel()
     else:
-        cut, cover = (np.zeros((box.height, box.width), np.float32) for _ in range(2))
-        cut[inside] = grey
-        cover[inside] = 1.0 if valid is None else valid
-        part = geometry.resized(cover)
+        part = geometry.covered(seen, valid)
         covered = part > 0.5
-        resized = geometry.resized(cut) / np.maximum(part, np.float32(0.5))
-    shown = resized.ravel() if whole else resized[covered]
+        resized = geometry.resized(geometry.laid(grey, seen)) / np.maximum(part, np.float32(0.5))
+        shown = resized[covered]
     if shown.size == 0:
         raise InputRefused(Reason.EMPTY_IMAGE, "The radiograph holds nothing but padding.")
     low, high = np.percentile(shown, (spec.low_percentile, spec.high_percentile))
