@@ -240,6 +240,7 @@ def test_the_same_simulation_twice_is_the_same_study(study, tmp_path):
     assert (tmp_path / "ap.dcm").read_bytes() == (study / "ap.dcm").read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")  # of the writer, here
 def test_what_a_header_says_wrongly_is_not_repeated(command, study, tmp_path):
     from pydicom import dcmread
 
