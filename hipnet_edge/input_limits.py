@@ -23,6 +23,8 @@ MAX_PIXELS = 64_000_000
 MIN_SIDE = 64
 """The fewest rows or columns that can show a hip."""
 
+_PART_BYTES = 32 * 1024**2
+
 ByteSource = Union[str, "os.PathLike[str]", bytes, bytearray, memoryview, BinaryIO]
 """Where a file's bytes come from: a path, the bytes, or an open binary file."""
 
@@ -51,21 +53,32 @@ def read_bytes(source: ByteSource) -> bytes:
             # A pipe or a device has no size to check and may never end.
             if not path.is_file():
                 raise InputRefused(Reason.UNREADABLE_FILE, "There is no such regular file.")
-            _check_file_size(path.stat().st_size)
+            size = path.stat().st_size
+            _check_file_size(size)
             with path.open("rb") as file:
-                data = file.read(MAX_FILE_BYTES + 1)
+                data = file.read(size)
     elif isinstance(source, (bytes, bytearray, memoryview)):
         _check_file_size(memoryview(source).nbytes)
         data = bytes(source)
     elif hasattr(source, "read"):
         with refusing(Reason.UNREADABLE_FILE, "The open file cannot be read."):
-            data = source.read(MAX_FILE_BYTES + 1)
-        if not isinstance(data, bytes):
-            raise UsageError("A radiograph's file must be opened in binary mode.")
+            data = _read_file(source)
     else:
         raise UsageError("A radiograph is read from a path, from bytes or from a binary file.")
-    _check_file_size(len(data))
     return data
+
+
+def _read_file(file: BinaryIO) -> bytes:
+    """All of an open file, in parts, as a single read of the limit would allocate the limit."""
+    parts: list[bytes] = []
+    size = 0
+    while part := file.read(_PART_BYTES):
+        if not isinstance(part, bytes):
+            raise UsageError("A radiograph's file must be opened in binary mode.")
+        parts.append(part)
+        size += len(part)
+        _check_file_size(size)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _check_file_size(size: int) -> None:

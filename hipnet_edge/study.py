@@ -302,10 +302,18 @@ def _no_pair(
 ) -> InputRefused:
     """Why a folder holds no pair."""
     views = Counter(candidate.view for candidate in candidates)
+    others = ", ".join(f"{count} {code.value}" for code, count in sorted(passed_over.items()))
     counted = (
-        f"{views[View.AP]} AP, {views[View.LATERAL]} lateral, {views[None]} of unknown view, "
-        f"{sum(passed_over.values())} other files"
+        f"{views[View.AP]} AP, {views[View.LATERAL]} lateral, {views[None]} of unknown view; "
+        f"passed over: {others or 'nothing'}"
     )
+    for code in (Reason.CONFLICTING_VIEW, Reason.CONFLICTING_LATERALITY):
+        if passed_over[code]:
+            return InputRefused(
+                code,
+                f"The folder holds no pair, and a header that contradicts itself ({counted}); "
+                "name the two files.",
+            )
     if views[None]:
         return InputRefused(
             Reason.UNKNOWN_VIEW,

@@ -178,7 +178,10 @@ def test_folders_without_a_pair(folder):
     put(folder, 2, ViewPosition=None)
     refused = from_directory_refusal(folder)
     assert refused.code is Reason.UNKNOWN_VIEW
-    assert "1 AP, 0 lateral, 1 of unknown view, 9 other files" in refused.message
+    assert "1 AP, 0 lateral, 1 of unknown view; passed over: " in refused.message
+    assert "1 not_a_hip, 4 not_dicom, 1 not_for_presentation" in refused.message
+    put(folder, 2, ViewPosition="LL", AcquisitionDeviceProcessingDescription="HIP AP")
+    assert from_directory_refusal(folder).code is Reason.CONFLICTING_VIEW
 
 
 @pytest.mark.parametrize(
