@@ -46,8 +46,8 @@ training: this says that the network learned what it was shown, and nothing abou
 |---|---|
 {figures}
 
-`pointing`: part of the views in which the peak of the true cause's map lies on a diseased 4 mm cell
-or beside one; a peak at random would in {pointing_chance}.
+`pointing`: part of the views in which the peak of the true cause's map lies on a diseased cell
+(8 x 8 network pixels) or beside one; a peak at random would in {pointing_chance}.
 
 ## Known limits
 

@@ -135,14 +135,17 @@ class Trainer:
             torch.compile(self.model, dynamic=False) if compiled else self.model  # type: ignore[assignment]
         )
         self.optimizer = _optimizer(self.model, settings)
-        epochs = settings.epochs_half + settings.epochs_full
-        total = max(epochs * steps_per_epoch, 1)
+        half_steps = settings.epochs_half * steps_per_epoch
+        # Progress counts pixels: a step at full resolution is worth four at half. Counted in
+        # steps, the full resolution would get only the tail of the schedule and stay unlearned.
+        total = max(half_steps + 4 * settings.epochs_full * steps_per_epoch, 1)
         warm_up = min(settings.warm_up_steps, total // 5 + 1)
 
         def factor(step: int) -> float:
             if step < warm_up:
                 return (step + 1) / warm_up
-            return 0.5 * (1.0 + math.cos(math.pi * min(step / total, 1.0))) + 1e-3
+            seen = step if step < half_steps else half_steps + 4 * (step - half_steps)
+            return 0.5 * (1.0 + math.cos(math.pi * min(seen / total, 1.0))) + 1e-3
 
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
 
@@ -243,6 +246,8 @@ def train_member(
     figures: dict[str, float] = {}
     for epoch in range(first, settings.epochs_half + settings.epochs_full):
         half = epoch < settings.epochs_half
+        # Dropout draws from the global generator: a resumed epoch must start where it did.
+        torch.manual_seed(settings.seed * 1000 + epoch)
         losses = []
         label = f"{settings.member} {epoch + 1} {'half' if half else 'full'}"
         bar = tqdm(
