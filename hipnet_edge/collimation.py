@@ -88,10 +88,11 @@ def find_collimation(grey: NDArray[np.float32], valid: NDArray[np.bool_] | None 
     seen = grey[field.slices]
     if min(seen.shape) < 16:
         return field
-    low, high = np.percentile(seen[::2, ::2], (0.5, 99.5))
-    if high - low < 1e-3:
+    high = float(np.percentile(seen[::2, ::2], 99.5))
+    if high < 1e-3:
         return field
-    scaled = (grey - np.float32(low)) * np.float32(1.0 / (high - low))
+    # White is what is whitest here; black is black, or a close field's soft tissue would be.
+    scaled = grey * np.float32(1.0 / high)
     outer = field
     while True:
         found = _narrow(scaled, field, outer, _border_lines)

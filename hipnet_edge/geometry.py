@@ -106,9 +106,10 @@ class Geometry:
         down[inside.top : inside.bottom] = 1.0
         across[inside.left : inside.right] = 1.0
         rows, columns = self.network_shape
-        down = cv2.resize(down[:, None], (1, rows), interpolation=self._interpolation)
-        across = cv2.resize(across[None, :], (columns, 1), interpolation=self._interpolation)
-        part = np.outer(down, across)
+        part = np.outer(
+            cv2.resize(down[:, None], (1, rows), interpolation=self._interpolation),
+            cv2.resize(across[None, :], (columns, 1), interpolation=self._interpolation),
+        )
         return np.ascontiguousarray(part[:, ::-1] if self.mirrored else part)
 
     def resized(self, cut: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -44,7 +44,7 @@ _THIN = 4
 _LEAST_AREA = 0.002
 """Least area of a part as part of the field."""
 _MOST_AREA = 0.25
-_LEAST_SHARPNESS = 0.058
+_LEAST_SHARPNESS = 0.055
 """Least gradient of two thirds of the outline: part of the grey range a pixel."""
 _METAL_SHARPNESS = 0.72
 """What an outline's steepness counts from, as part of the sharpness of the sharpest of a nest."""
@@ -58,6 +58,8 @@ _STEM_SLENDER = 3.5
 """Least length of a stem over its width."""
 _HEAD_TO_STEM = 1.35
 """Least radius of head or cup over half the width of the stem."""
+_HEAD_TO_LENGTH = 0.035
+"""Least radius of head or cup over the length."""
 _SAME_GAP = 0.15
 """Two stems closer than this part of their length are one prosthesis; two hips never are."""
 _COMPANION_AREA = 0.08
@@ -160,7 +162,8 @@ def _relief(seen: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.
     smooth: NDArray[np.float32] = cv2.GaussianBlur(  # type: ignore[assignment]
         seen, (0, 0), _BLUR
     )
-    low, high = np.percentile(smooth[::2, ::2], (2.0, 99.8))
+    darkest, high = np.percentile(smooth[::2, ::2], (2.0, 99.8))
+    low = darkest / 2  # the darkest thing in a close field is soft tissue, not air
     scale = 1.0 / max(float(high - low), 0.02)
     across = cv2.Scharr(smooth, cv2.CV_32F, 1, 0, scale=scale / 32)
     down = cv2.Scharr(smooth, cv2.CV_32F, 0, 1, scale=scale / 32)
@@ -168,8 +171,8 @@ def _relief(seen: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.
     relief = (smooth - _surroundings(smooth)) * np.float32(scale)
     metal = np.median(brightness[relief >= 0.6 * np.percentile(relief[::2, ::2], 99.8)])
     if metal > 0.0:
-        darkest, surely = (part * float(metal) for part in _DARKEST_METAL)
-        relief *= np.clip((brightness - darkest) / (surely - darkest), 0.0, 1.0)
+        never, surely = (part * float(metal) for part in _DARKEST_METAL)
+        relief *= np.clip((brightness - never) / (surely - never), 0.0, 1.0)
     return relief, np.hypot(across, down)
 
 
@@ -213,7 +216,7 @@ def _part(mask: NDArray[np.bool_], window: Box, steepness: NDArray[np.float32]) 
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
     outline = steepness[window.slices][mask & (depth < 1.5)]
     third = outline.size // 3
-    sharpness, radius = float(np.partition(outline, third)[third]), float(depth.max())
+    sharpness, radius = float(np.partition(outline, third)[third]), float(depth.max()) - 0.5
     if sharpness < _LEAST_SHARPNESS or radius < _LEAST_RADIUS * np.hypot(*steepness.shape):
         return None
     return _Part(
@@ -290,6 +293,7 @@ def _is_prosthesis(part: _Part, shape: tuple[int, ...]) -> bool:
         part.length >= _STEM_LENGTH * max(shape)
         and part.length >= _STEM_SLENDER * 2 * part.half_width
         and part.radius >= _HEAD_TO_STEM * part.half_width
+        and part.radius >= _HEAD_TO_LENGTH * part.length
     )
 
 
