@@ -353,6 +353,21 @@ def test_an_incomplete_shutter_hides_nothing():
     assert Radiograph.from_dicom(data).valid is None
 
 
+def test_a_negative_first_value_stored_as_unsigned():
+    item = look_up_table(SHAPE, 0x10000 - 2048, 10)
+    read = Radiograph.from_dicom(make_dicom(SIGNED, bits_stored=12, VOILUTSequence=[item]))
+    np.testing.assert_allclose(read.grey_levels().ravel(), SHAPE / 1023, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DS")
+def test_a_window_that_is_no_number_is_refused():
+    with pytest.raises(InputRefused) as refused:
+        Radiograph.from_dicom(
+            make_dicom(RAMP, bits_stored=12, WindowCenter="nan", WindowWidth="100")
+        )
+    assert refused.value.code is Reason.NOT_DICOM
+
+
 def test_a_rescale_to_nothing_is_refused():
     with pytest.raises(InputRefused) as refused:
         Radiograph.from_dicom(make_dicom(RAMP, bits_stored=12, RescaleSlope=0))

@@ -18,6 +18,7 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
     JPEGLossless,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     JPEGLSNearLossless,
     RLELossless,
@@ -30,6 +31,15 @@ from hipnet_edge.vocabulary import Flag
 
 def name(syntax: object) -> str:
     return syntax.keyword if hasattr(syntax, "keyword") else str(syntax)
+
+
+corrupt = Reason.CORRUPT_PIXELS
+
+
+def refusal(data: bytes) -> Reason:
+    with pytest.raises(InputRefused) as refused:
+        Radiograph.from_dicom(data)
+    return refused.value.code
 
 
 def need_encoder(syntax: str) -> None:
@@ -123,6 +133,24 @@ def test_a_jp2_file_in_place_of_a_codestream():
     np.testing.assert_array_equal(Radiograph.from_dicom(data).stored, stored)
 
 
+def test_a_last_tile_part_of_open_length():
+    stored = scene(12)
+    frame = bytearray(encode(stored, JPEG2000Lossless, 12))
+    at = frame.find(b"\xff\x90\x00\x0a") + 6
+    frame[at : at + 4] = bytes(4)  # Psot 0: up to the end of the codestream
+    options = {"bits_stored": 12, "transfer_syntax": JPEG2000Lossless}
+    read = Radiograph.from_dicom(make_dicom(stored, frame=bytes(frame), **options))
+    np.testing.assert_array_equal(read.stored, stored)
+    assert refusal(make_dicom(stored, frame=bytes(frame[:-200]), **options)) is corrupt
+
+
+def test_a_stream_of_another_kind_than_the_object_says():
+    stored = scene(8)
+    lossy = encode(stored, JPEGBaseline8Bit, 8)
+    for syntax in (JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless):
+        assert refusal(make_dicom(stored, transfer_syntax=syntax, frame=lossy)) is corrupt
+
+
 def test_a_stream_deeper_than_the_bits_stored():
     stored = scene(12)
     frame = imagecodecs.jpegls_encode(stored)
@@ -177,9 +205,7 @@ def test_other_syntaxes_are_refused(syntax):
     old = struct.pack("<HH2sH", 2, 0x10, b"UI", 20) + b"1.2.840.10008.1.2.1\0"
     assert plain.count(old) == 1
     data = plain.replace(old, struct.pack("<HH2sH", 2, 0x10, b"UI", len(uid)) + uid)
-    with pytest.raises(InputRefused) as refused:
-        Radiograph.from_dicom(data)
-    assert refused.value.code is Reason.UNSUPPORTED_TRANSFER_SYNTAX
+    assert refusal(data) is Reason.UNSUPPORTED_TRANSFER_SYNTAX
 
 
 CHANGES = {
@@ -202,9 +228,7 @@ def test_pixels_that_do_not_fit_the_header_are_refused(syntax, change):
     need_encoder(syntax)
     change = CHANGES[change]
     data = make_dicom(scene(12), bits_stored=12, transfer_syntax=syntax, **change)
-    with pytest.raises(InputRefused) as refused:
-        Radiograph.from_dicom(data)
-    assert refused.value.code is Reason.CORRUPT_PIXELS
+    assert refusal(data) is corrupt
 
 
 @pytest.mark.parametrize("kept", [0.02, 0.3, 0.7, 0.97])
@@ -221,9 +245,7 @@ def test_a_frame_that_is_cut_short_is_refused(syntax, kept):
         frame = encode(stored, syntax, bits)
         frame = frame[: int(len(frame) * kept) // 2 * 2]
         data = make_dicom(stored, bits_stored=bits, transfer_syntax=syntax, frame=frame)
-    with pytest.raises(InputRefused) as refused:
-        Radiograph.from_dicom(data)
-    assert refused.value.code is Reason.CORRUPT_PIXELS
+    assert refusal(data) is corrupt
 
 
 def test_stored_samples_agree():
