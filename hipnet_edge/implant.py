@@ -44,8 +44,10 @@ _THIN = 4
 _LEAST_AREA = 0.002
 """Least area of a part as part of the field."""
 _MOST_AREA = 0.25
-_LEAST_SHARPNESS = 0.055
-"""Least gradient of two thirds of the outline: part of the grey range a pixel."""
+_LEAST_SHARPNESS = 0.03
+"""Least steepness of two thirds of a part's outline: part of the grey range a pixel."""
+_LEAST_STEEPNESS = 0.066
+"""Least mean steepness of a prosthesis' outline; bare bone has 0.05, prostheses 0.07 to 0.2."""
 _METAL_SHARPNESS = 0.72
 """What an outline's steepness counts from, as part of the sharpness of the sharpest of a nest."""
 _STOUTEST = 1.25
@@ -62,6 +64,8 @@ _HEAD_TO_LENGTH = 0.035
 """Least radius of head or cup over the length."""
 _SAME_GAP = 0.15
 """Two stems closer than this part of their length are one prosthesis; two hips never are."""
+_COMPANION_SHARPNESS = 0.4
+"""Least sharpness of a further part, as part of the stem's."""
 _COMPANION_AREA = 0.08
 """Least area of a further part, as part of the stem's area."""
 _COMPANION_RADIUS = 0.6
@@ -279,7 +283,9 @@ def _groups(parts: list[_Part], shape: tuple[int, ...]) -> list[list[_Part]]:
         group = min(groups, key=lambda group: _gap(group[0].window, part.window))
         stem = group[0]
         if (
-            part.area >= _COMPANION_AREA * stem.area
+            part.metal_edge(_LEAST_STEEPNESS) >= 0.0
+            and part.sharpness >= _COMPANION_SHARPNESS * stem.sharpness
+            and part.area >= _COMPANION_AREA * stem.area
             and part.radius >= _COMPANION_RADIUS * stem.half_width
             and _gap(stem.window, part.window) <= _COMPANION_GAP * stem.length
         ):
@@ -290,7 +296,8 @@ def _groups(parts: list[_Part], shape: tuple[int, ...]) -> list[list[_Part]]:
 
 def _is_prosthesis(part: _Part, shape: tuple[int, ...]) -> bool:
     return (
-        part.length >= _STEM_LENGTH * max(shape)
+        part.metal_edge(_LEAST_STEEPNESS) >= 0.0
+        and part.length >= _STEM_LENGTH * max(shape)
         and part.length >= _STEM_SLENDER * 2 * part.half_width
         and part.radius >= _HEAD_TO_STEM * part.half_width
         and part.radius >= _HEAD_TO_LENGTH * part.length
