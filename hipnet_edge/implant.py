@@ -3,9 +3,10 @@
 The detector reads a thumbnail of grey levels and follows five rules:
 
 1. *Brighter than its surroundings, and sharp.* What is wider than any metal (soft tissue, the bulk
-   of bone) is taken away, the rest is cut at a series of levels. Metal ends within a pixel or two
-   all the way round, bone fades: even the softer third of a part's outline has to be sharp. Of
-   each nest of components the one is kept whose outline holds most such sharpness.
+   of bone) is taken away, and so is what is much darker than the brightest of the rest; this relief
+   is cut at a series of levels. Metal ends within a pixel or two all the way round, bone fades: an
+   outline has to be steep on the average, and in all but its softest third. Of each nest of
+   components the one is kept whose outline holds most such steepness.
 2. *Large and compact.* A part must have a certain area and thickness: wires, screws, staples, thin
    cortex and the strokes of lead letters have not.
 3. *A stem.* A prosthesis has one long part: a good part of the field long and slender.
@@ -44,6 +45,7 @@ _THIN = 4
 _LEAST_AREA = 0.002
 """Least area of a part as part of the field."""
 _MOST_AREA = 0.25
+"""Largest area of a part as part of the field."""
 _LEAST_SHARPNESS = 0.03
 """Least steepness of two thirds of a part's outline: part of the grey range a pixel."""
 _LEAST_STEEPNESS = 0.066
@@ -81,7 +83,8 @@ class Implant:
     Attributes:
         box: (top, left, bottom, right) of the metal in pixels of the array that was searched;
             edges, not centres: a prosthesis on rows 3 and 4 has top 3.0 and bottom 5.0.
-        sharpness: mean steepness of its outline, in parts of the grey range a pixel.
+        sharpness: steepness that all but the softest third of its outline has, in parts of the
+            grey range a thumbnail pixel.
         area: its area in square pixels.
     """
 
