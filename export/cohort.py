@@ -35,6 +35,7 @@ _INDEX = "cohort.json"
 _SOURCES = (
     "collimation.py",
     "dicom_reader.py",
+    "geometry.py",
     "grey_levels.py",
     "implant.py",
     "preprocessing.py",
