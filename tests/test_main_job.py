@@ -19,6 +19,7 @@ from dicom_files import HTJ2K_SYNTAXES, LOSSLESS, can_encode, make_dicom
 from hipnet_edge import Cause, Flag, InputRefused, Laterality, Prediction, Predictor, Reason, View
 from hipnet_edge.bundle import Bundle
 from hipnet_edge.simulation import SimulatedStudy, simulate_study
+from hipnet_edge.simulation.scene import compose
 
 SPACING = 0.4
 """A coarse detector keeps the suite fast; the way of the data is the same."""
@@ -166,8 +167,8 @@ def test_views_in_the_wrong_places_are_refused(predictor, study):
 
 def _bilateral(replaced: bool) -> SimulatedStudy:
     for seed in range(200):
-        found = simulate_study(Cause.DISLOCATION, seed, pixel_spacing_mm=1.6)
-        if found.ap.laterality is Laterality.BOTH and found.other_hip_replaced is replaced:
+        scene = compose(Cause.DISLOCATION, seed)
+        if scene.bilateral and scene.other_hip_replaced is replaced:
             return simulate_study(Cause.DISLOCATION, seed, pixel_spacing_mm=SPACING)
     raise AssertionError("no such study among 200 seeds")
 

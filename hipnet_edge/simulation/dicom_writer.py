@@ -102,7 +102,8 @@ def _positioning(dataset: Dataset, view: SimulatedView) -> None:
     region = _code("24136001", "Hip joint")
     region.AnatomicRegionModifierSequence = [_code(*_SIDE_CODES[view.laterality])]
     dataset.AnatomicRegionSequence = [region]
-    dataset.ViewPosition = "AP" if view.view is View.AP else "LL"
+    lateral = "RL" if view.laterality is Laterality.RIGHT else "LL"
+    dataset.ViewPosition = "AP" if view.view is View.AP else lateral
     dataset.ViewCodeSequence = [_code(*_VIEW_CODES[view.view])]
     dataset.ViewCodeSequence[0].ViewModifierCodeSequence = []
     orientation = ["L", "F"] if view.view is View.AP else ["P", "F"]
