@@ -109,11 +109,10 @@ def area_fraction(mask: NDArray[Any]) -> NDArray[np.float16]:
 def make_study(cause: int, seed: int, pixel_spacing_mm: float, spec: dict[str, Any]) -> MadeStudy:
     """Simulate one study and preprocess it."""
     # Imported here: each process of the pool loads them once, the trainer never does.
-    from hipnet_edge.study import Study
-
     from hipnet_edge.preprocessing import InputSpec, preprocess_study
     from hipnet_edge.radiograph import Radiograph
     from hipnet_edge.simulation import simulate_study
+    from hipnet_edge.study import Study
 
     simulated = simulate_study(CAUSES[cause], seed, pixel_spacing_mm=pixel_spacing_mm)
     ap, lateral = (Radiograph.from_dicom(simulated.views[view].to_dataset()) for view in VIEWS)

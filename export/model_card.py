@@ -35,6 +35,7 @@ figures apply here, and none of these there.
 causes equally often, made by `hipnet_edge.simulation` and preprocessed by the runtime's own code.
 Each has the truth mask of the diseased region, which the maps learned from. The simulation shows
 the classical signs as its authors drew them: agreement with real films was not measured.
+{notes}
 
 ## Measured on {held_out} other simulated studies
 
@@ -94,6 +95,7 @@ def model_card(manifest_fields: Mapping[str, Any]) -> str:
         studies=f"{train['n']:,}",
         seed=train["seed"],
         pixel_spacing_mm=train["pixel_spacing_mm"],
+        notes="".join(f"\n- {note}" for note in manifest_fields["training"].get("notes", ())),
         held_out=f"{found['studies']:,}",
         figures="\n".join(f"| {name} | {value} |" for name, value in figures.items()),
         pointing_chance=found["maps"]["pointing_chance"],

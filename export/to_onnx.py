@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -170,8 +171,11 @@ def export_bundle(
     name: str = "reference",
     version: str = "1",
     dynamic_batch: bool = False,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Export, check and write the bundle; gives a report.
+
+    `notes` are sentences about the training that figures do not say; they go into the model card.
 
     Raises:
         ValueError: ONNX Runtime and PyTorch differ by more than `TOLERANCE`.
@@ -182,7 +186,12 @@ def export_bundle(
     difference = largest_difference(deployed, model, spec)
     if not difference < TOLERANCE:
         raise ValueError(f"the ONNX file differs from PyTorch by {difference:.2g}")
-    training = {"data": "simulated", "studies": metrics["train"]["n"], "metrics": metrics}
+    training = {
+        "data": "simulated",
+        "studies": metrics["train"]["n"],
+        "notes": list(notes),
+        "metrics": metrics,
+    }
     fields = manifest_fields(network, spec, name, version, training)
     fields["variants"] = {"fp32": {"file": "fp32.onnx", "dynamic_batch": dynamic_batch}}
     content = model.SerializeToString()
@@ -207,13 +216,22 @@ def export_bundle(
 @click.option("--name", default="reference", show_default=True)
 @click.option("--version", default="1", show_default=True)
 @click.option("--dynamic-batch", is_flag=True, help="Any number of studies at once.")
-def main(run: Path, out: Path, name: str, version: str, dynamic_batch: bool) -> None:
+@click.option("--note", "notes", multiple=True, help="A sentence for the model card; repeatable.")
+def main(
+    run: Path, out: Path, name: str, version: str, dynamic_batch: bool, notes: tuple[str, ...]
+) -> None:
     """Export a run."""
     try:
         network = load_network(run)
         metrics = json.loads((run / METRICS_FILE).read_text())
         report = export_bundle(
-            network, out, metrics, name=name, version=version, dynamic_batch=dynamic_batch
+            network,
+            out,
+            metrics,
+            name=name,
+            version=version,
+            dynamic_batch=dynamic_batch,
+            notes=notes,
         )
     except (FileNotFoundError, FileExistsError, ValueError) as error:
         raise click.ClickException(str(error)) from error
