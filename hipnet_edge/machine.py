@@ -46,7 +46,7 @@ class Fact(Generic[T]):
         return {"value": self.value} | ({"reason": self.reason} if self.reason else {})
 
 
-class NotFoundOut(Exception):  # noqa: N818 - the reason of a Fact, not an error of the package
+class NotFoundOut(Exception):
     """Why something about the machine is not known."""
 
 
