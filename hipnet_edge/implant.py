@@ -106,6 +106,12 @@ class Implant:
             self.area * rows * columns,
         )
 
+    def shifted(self, rows: float, columns: float) -> Implant:
+        """The same prosthesis, moved."""
+        top, left, bottom, right = self.box
+        box = (top + rows, left + columns, bottom + rows, right + columns)
+        return Implant(box, self.sharpness, self.area)
+
 
 @dataclass(frozen=True)
 class _Part:

@@ -197,10 +197,14 @@ def preprocess(
 
 
 def _survey(radiograph: Radiograph) -> _Survey:
-    rows, columns = radiograph.stored.shape
-    stride = max(1, max(rows, columns) // (2 * THUMBNAIL))
-    sampled = slice(stride // 2, None, stride)
-    grey = radiograph.grey_levels(sampled, sampled)
+    # Padding is no part of the radiograph: with it or without, the same thumbnail is read.
+    frame = _shown(radiograph)
+    stride = max(1, max(frame.height, frame.width) // (2 * THUMBNAIL))
+    sampled = (
+        slice(frame.top + stride // 2, frame.bottom, stride),
+        slice(frame.left + stride // 2, frame.right, stride),
+    )
+    grey = radiograph.grey_levels(*sampled)
     scale = min(1.0, THUMBNAIL / max(grey.shape))
     size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
     thumbnail: NDArray[np.float32] = cv2.resize(  # type: ignore[assignment]
@@ -208,21 +212,35 @@ def _survey(radiograph: Radiograph) -> _Survey:
     )
     valid = None
     if radiograph.valid is not None:
-        shown = radiograph.valid[sampled, sampled].astype(np.float32)
+        shown = radiograph.valid[sampled].astype(np.float32)
         valid = cv2.resize(shown, size, interpolation=cv2.INTER_AREA) > 0.5
     field = find_collimation(thumbnail, valid)
     whole = Box(0, 0, *thumbnail.shape)
-    down, across = rows / thumbnail.shape[0], columns / thumbnail.shape[1]
+    down, across = frame.height / thumbnail.shape[0], frame.width / thumbnail.shape[1]
     return _Survey(
         Box(
             round(field.top * down),
             round(field.left * across),
             round(field.bottom * down),
             round(field.right * across),
-        ),
+        ).shifted(frame.top, frame.left),
         field != whole,
-        tuple(implant.scaled(down, across) for implant in find_implants(thumbnail, field)),
+        tuple(
+            implant.scaled(down, across).shifted(frame.top, frame.left)
+            for implant in find_implants(thumbnail, field)
+        ),
     )
+
+
+def _shown(radiograph: Radiograph) -> Box:
+    """The smallest box around all valid pixels."""
+    if radiograph.valid is None:
+        return Box(0, 0, *radiograph.stored.shape)
+    rows = np.flatnonzero(radiograph.valid.any(axis=1))
+    columns = np.flatnonzero(radiograph.valid.any(axis=0))
+    if rows.size == 0:
+        raise InputRefused(Reason.EMPTY_IMAGE, "The radiograph holds nothing but padding.")
+    return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
 
 
 def _check_hip(radiograph: Radiograph, view: View, survey: _Survey) -> None:
