@@ -19,15 +19,16 @@ from hipnet_edge.collimation import Box
 from hipnet_edge.drawing import BOLD, Pen, Picture
 from hipnet_edge.errors import Fault, UsageError
 from hipnet_edge.vocabulary import CAUSES, VIEWS, Cause, Flag, View
-from hipnet_edge.wording import FLAG_WORDS, RESEARCH_USE
+from hipnet_edge.wording import FLAG_WORDS, RESEARCH_USE, in_words
 
 if TYPE_CHECKING:
     from hipnet_edge.prediction import Prediction
     from hipnet_edge.radiograph import Radiograph
     from hipnet_edge.study import Study
 
-OPACITY = 0.85
-"""How opaque the map is where the probability is 1; in between it grows in proportion."""
+OPACITY = 0.7
+"""How opaque the map is where the probability is 1 (what lies under it must still be seen); in
+between it grows in proportion."""
 
 # The page in pixels: two views side by side, everything in words and bars right of them, below
 # them the scale of the maps and a row of small ones.
@@ -161,7 +162,7 @@ def _header(page: Picture, pen: Pen, prediction: Prediction) -> None:
     leading = prediction.leading_cause
     side = prediction.inputs[View.AP].laterality.value.capitalize()
     pen.write(page, f"{side} hip, AP and lateral", (_MARGIN, 64), 22, colour=drawing.MUTED)
-    title = f"{leading.label}  {prediction.probabilities[leading]:.2f}"
+    title = f"{leading.label}  {in_words(prediction.probabilities[leading])}"
     pen.write(page, title, (_MARGIN, 116), 44, weight=BOLD)
     right = PAGE_WIDTH - _MARGIN
     pen.write(
@@ -234,7 +235,7 @@ def _bar_row(
     """A name, its value and its bar; returns where the next row begins."""
     pen.write(page, label, (_SIDE_LEFT, y + 24), 20)
     pen.write(
-        page, f"{value:.2f}", (_SIDE_LEFT + SIDE_WIDTH, y + 24), 20, weight=BOLD, align_right=True
+        page, in_words(value), (_SIDE_LEFT + SIDE_WIDTH, y + 24), 20, weight=BOLD, align_right=True
     )
     drawing.bar(page, (_SIDE_LEFT, y + 34), (SIDE_WIDTH, 8), value, colour)
     return y + 58

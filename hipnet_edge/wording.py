@@ -30,6 +30,13 @@ FLAG_WORDS: dict[Flag, str] = {
 """One short sentence for each flag; a test holds it complete."""
 
 
+def in_words(probability: float) -> str:
+    """A probability with two decimals that never reads as certain when it is not."""
+    if 0.0 < probability < 0.005:
+        return "< 0.01"
+    return "> 0.99" if 0.995 <= probability < 1.0 else f"{probability:.2f}"
+
+
 def result_table(prediction: Prediction) -> str:
     """A result as a few lines of plain ASCII for a terminal."""
     leading = prediction.leading_cause

@@ -11,6 +11,7 @@ from small_bundle import write_bundle
 
 from hipnet_edge import CAUSES, Flag, Predictor, Study, UsageError, View, drawing, render
 from hipnet_edge.cli import run
+from hipnet_edge.wording import in_words
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +135,14 @@ def test_another_studys_radiographs_are_refused(made, tmp_path):
     assert run(["simulate", *(str(part) for part in arguments)]) == 0
     with pytest.raises(UsageError, match="another AP"):
         render.render_page(prediction, Study.from_directory(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("probability", "words"),
+    [
+        *((0.0, "0.00"), (1e-5, "< 0.01"), (0.004, "< 0.01"), (0.006, "0.01"), (0.799, "0.80")),
+        *((0.994, "0.99"), (0.9951, "> 0.99"), (0.99999, "> 0.99"), (1.0, "1.00")),
+    ],
+)
+def test_nothing_reads_as_certain_that_is_not(probability, words):
+    assert in_words(probability) == words
