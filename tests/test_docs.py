@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from enum import Enum
 from itertools import pairwise
@@ -79,3 +80,19 @@ def test_the_readmes_example_runs(tmp_path, monkeypatch, capsys):
 def test_links_inside_the_repository_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_figures_of_the_readme_are_those_that_were_measured():
+    from hipnet_edge.bundle import Bundle
+
+    report = json.loads((ROOT / "benchmarks" / "results" / "accuracy.json").read_text())
+    assert report["bundle"]["digest"] == Bundle.load(ROOT / "engines" / "reference").digest
+    text = " ".join((ROOT / "README.md").read_text().split())
+    figures = report["figures"]
+    for name, sentence in (
+        ("simulated_macro_auc", "macro AUC of {value:.3f} (95 % CI {low:.3f}-{high:.3f})"),
+        ("simulated_accuracy", "calls {value:.3f} ({low:.3f}-{high:.3f}) rightly"),
+    ):
+        low, high = figures[name]["ci95"]
+        assert sentence.format(value=figures[name]["value"], low=low, high=high) in text
+    assert f"On {report['cohort']['studies']} simulated studies" in text

@@ -1,0 +1,57 @@
+"""Measure how long a simulated study takes to render, both views.
+
+    python -m benchmarks.rendering --out benchmarks/results/rendering.json
+
+Processor seconds of one process with one thread, so that a busy machine changes little.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from statistics import median
+
+import click
+import cv2
+
+import hipnet_edge
+from hipnet_edge.machine import examine
+from hipnet_edge.simulation import simulate_study
+from hipnet_edge.vocabulary import CAUSES
+
+SPACINGS_MM = (0.16, 0.3, 0.5)
+SEEDS = (1, 2)
+
+
+@click.command(help=__doc__)
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+def main(out: Path) -> None:
+    """Render ten studies at each pixel spacing."""
+    cv2.setNumThreads(1)
+    simulate_study(CAUSES[0], 0, pixel_spacing_mm=SPACINGS_MM[-1])  # imports and caches
+    seconds = {}
+    for spacing in SPACINGS_MM:
+        taken = []
+        for cause in CAUSES:
+            for seed in SEEDS:
+                started = time.process_time()
+                simulate_study(cause, seed, pixel_spacing_mm=spacing)
+                taken.append(time.process_time() - started)
+        seconds[str(spacing)] = {"median": round(median(taken), 3), "max": round(max(taken), 3)}
+    report = {
+        "what": "processor seconds a study (two views), one thread, by pixel spacing in mm",
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "studies_each": len(CAUSES) * len(SEEDS),
+        "seconds": seconds,
+        "versions": {"hipnet-edge": hipnet_edge.__version__, "opencv": cv2.__version__},
+        "machine": examine().to_dict(),
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(seconds, indent=1))
+
+
+if __name__ == "__main__":
+    main()
