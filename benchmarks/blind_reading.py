@@ -190,6 +190,7 @@ def main() -> None:
     two.add_argument("--key", type=Path, required=True)
     two.add_argument("--answers", type=Path, required=True)
     two.add_argument("--reader", default=READER, help="who read; stands in the result")
+    two.add_argument("--remark", action="append", default=[], help="how the reading went")
     two.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     if given.command == "prepare":
@@ -198,6 +199,7 @@ def main() -> None:
         return
     key, answers = (json.loads(path.read_text()) for path in (given.key, given.answers))
     result = score(key, answers, given.reader)
+    result["remarks"] = given.remark
     given.out.write_text(json.dumps(result, indent=1) + "\n")
     accuracy = result["accuracy"]
     print(f"{accuracy['correct']} of {accuracy['of']}, 95 % {accuracy['wilson_95']}")
