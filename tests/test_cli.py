@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from importlib.resources import files
@@ -253,3 +254,11 @@ def test_what_a_header_says_wrongly_is_not_repeated(command, study, tmp_path):
     code, out, err = command(tmp_path / "ap.dcm", study / "lateral.dcm")
     assert code == 3
     assert "Doe" not in out + err
+
+
+def test_the_module_is_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["hipnet_edge", "simulate"])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_module("hipnet_edge", run_name="__main__")
+    assert left.value.code == 2
+    assert "Usage: hipnet-edge simulate" in capsys.readouterr().err
