@@ -272,7 +272,6 @@ def test_a_tibia_without_its_words_is_refused_by_its_pixels(predictor, study, re
 
 def test_training_and_runtime_see_the_same_bits(tmp_path):
     """The network's input as the training cohort stores it, and as a written file gives it."""
-    pytest.importorskip("tqdm", reason="export.cohort needs tqdm, of the extra export")
     from export.cohort import make_study
     from hipnet_edge import Study
     from hipnet_edge.preprocessing import preprocess_study
