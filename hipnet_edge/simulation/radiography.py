@@ -18,7 +18,7 @@ from .anatomy import Element, soft_tissue
 from .dimensions import Draws
 from .materials import Material
 from .scene import Scene, Truth
-from .solids import Array, Beam, Pose, rotation
+from .solids import Array, Beam, Pose, Solid, rotation
 
 STORED_BITS = 14
 FILM_MM = {"hip": (400.0, 320.0), "pelvis": (350.0, 430.0)}
@@ -41,6 +41,10 @@ class Exposure:
     shape: tuple[int, int]
     spacing: float
     frog_leg: bool
+
+    def lay(self, solid: Solid, group: str) -> tuple[slice, slice, Array] | None:
+        """Chords of a solid of `group` on this detector, mm: rows, columns, chords."""
+        return solid.project(self.poses[group], self.beam).lay(self.shape, self.spacing)
 
 
 def expose(scene: Scene, view: View, draws: Draws, spacing: float) -> Exposure:
@@ -86,8 +90,7 @@ def attenuation(elements: Iterable[Element], exposure: Exposure) -> tuple[Array,
     bone = np.zeros((2, *exposure.shape), np.float32)
     rest = np.zeros((2, *exposure.shape), np.float32)
     for element in elements:
-        patch = element.solid.project(exposure.poses[element.group], exposure.beam)
-        laid = patch.lay(exposure.shape, exposure.spacing)
+        laid = exposure.lay(element.solid, element.group)
         if laid is None:
             continue
         rows, columns, chords = laid
@@ -109,14 +112,13 @@ def truth_mask(truth: Iterable[Truth], exposure: Exposure) -> NDArray[np.bool_]:
         return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
 
     for item in truth:
-        pose = exposure.poses[item.group]
         own = np.zeros(exposure.shape, np.uint8)
-        laid = item.solid.project(pose, exposure.beam).lay(exposure.shape, exposure.spacing)
+        laid = exposure.lay(item.solid, item.group)
         if laid is None:
             continue
         own[laid[0], laid[1]] = laid[2] > 0.5
         if item.minus is not None:
-            less = item.minus.project(pose, exposure.beam).lay(exposure.shape, exposure.spacing)
+            less = exposure.lay(item.minus, item.group)
             if less is not None:
                 own[less[0], less[1]] &= (less[2] <= 0.2).astype(np.uint8)
             own = np.asarray(cv2.morphologyEx(own, cv2.MORPH_OPEN, kernel_of(0.4)))

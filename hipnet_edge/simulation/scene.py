@@ -50,7 +50,7 @@ def compose(cause: Cause | None, seed: int) -> Scene:
     """The scene of `seed` with the signs of `cause` (None: a sound prosthesis)."""
     draws = Draws(seed, SCENE_STREAM)
     patient, parts = Patient.draw(draws), Prosthesis.draw(draws)
-    thin = stable_fixation(draws, parts)
+    thin = stable_fixation(draws)
     bilateral, other_replaced = draws.chance("bilateral_pelvis"), draws.chance("other_hip_replaced")
     gas = anatomy.bowel_gas(patient, draws)
     sign = Sign()
@@ -86,11 +86,12 @@ def _hip(
             seen = np.clip(lucency.width / 0.6, 0, 1)
             line = _around(body, lucency.width + lucency.border * seen, lucency.softness)
             elements += _exchange(line, zone, Material.CORTICAL_BONE)
-        bed = _around(body, np.zeros_like(lucency.width), lucency.softness)
+        none = np.zeros_like(lucency.width)
+        bed = _around(body, none, lucency.softness)
         elements += _exchange(zone, bed, Material.SOFT_TISSUE)
         if sign.lucencies:
             visible = np.where(lucency.width > 0.5, lucency.width, 0.0)
-            truth.append(Truth(_around(body, visible), "femur", minus=_around(body, 0.0 * visible)))
+            truth.append(Truth(_around(body, visible), "femur", minus=_around(body, none)))
     if sign.cup_lucency:
         more, less = _cup_elements(parts, sign)
         elements += more

@@ -100,7 +100,7 @@ class Sign:
 STEM_NODES = 90
 
 
-def stable_fixation(draws: Draws, prosthesis: Prosthesis) -> tuple[Lucency, ...]:
+def stable_fixation(draws: Draws) -> tuple[Lucency, ...]:
     """The thin lucency with a sclerotic line of stable fibrous fixation: a confounder."""
     if not draws.chance("stable_lucency"):
         return ()
