@@ -377,29 +377,3 @@ def deploy(module: nn.Module) -> nn.Module:
 def channels_last(module: nn.Module) -> None:
     """Keep weights in the layout in which a CPU's matrix units and tensor cores read them."""
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def parameter_count(module: nn.Module) -> int:
-    """Numbers that training sets."""
-    return sum(p.numel() for p in module.parameters())
-
-
-def multiply_accumulates(module: nn.Module, *inputs: object) -> int:
-    """Multiply-accumulates of convolutions and linear layers in one forward pass."""
-    total = 0
-
-    def count(layer: nn.Module, _: object, output: Tensor) -> None:
-        nonlocal total
-        if isinstance(layer, nn.Conv2d):
-            total += output.numel() * layer.weight[0].numel()
-        elif isinstance(layer, nn.Linear):
-            total += output.numel() * layer.in_features
-
-    hooks = [layer.register_forward_hook(count) for layer in module.modules()]
-    try:
-        with torch.no_grad():
-            module(*inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return total

@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from export.bundle import write_bundle
+from export.cost import multiply_accumulates, parameter_count
 from export.fit_head import METRICS_FILE, load_network
 from export.model_card import model_card
 from export.network import (
@@ -31,8 +32,6 @@ from export.network import (
     Network,
     NetworkOutputs,
     deploy,
-    multiply_accumulates,
-    parameter_count,
 )
 from hipnet_edge.preprocessing import InputSpec
 

@@ -14,7 +14,7 @@ import pytest
 from dicom_files import make_dataset
 from phantoms import hip_phantom, stored_values
 
-from hipnet_edge.errors import BundleUnusable, InputRefused, Reason
+from hipnet_edge.errors import InputRefused, Reason
 from hipnet_edge.preprocessing import InputSpec, preprocess, preprocess_study
 from hipnet_edge.radiograph import Radiograph
 from hipnet_edge.simulation import simulate_study
@@ -350,37 +350,6 @@ def test_simulated_studies_keep_prosthesis_and_disease_in_view(cause, seed):
         assert seen >= 0.85 * mask.sum()
 
 
-# The description in the manifest
-
-
-def test_input_spec_round_trips():
-    assert InputSpec.from_dict(json.loads(json.dumps(SPEC.to_dict()))) == SPEC
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"rows": 500},
-        {"rows": 0},
-        {"columns": 1 << 20},
-        {"columns": 320.0},
-        {"low_percentile": 99.5},
-        {"high_percentile": 101.0},
-        {"std": 0.0},
-        {"mean": float("nan")},
-        {"mean": "0.5"},
-        {"mean": True},
-        {"gamma": 1.0},
-    ],
-    ids=str,
-)
-def test_an_input_spec_that_makes_no_sense_is_refused(changes):
-    with pytest.raises(BundleUnusable):
-        InputSpec.from_dict({**SPEC.to_dict(), **changes})
-    with pytest.raises(BundleUnusable):
-        InputSpec.from_dict({"rows": 512})
-
-
 def test_another_size_of_input():
     spec = InputSpec(rows=384, columns=384, mean=0.0, std=1.0)
     result = preprocess(radiograph(phantom(16).grey), View.AP, Laterality.LEFT, spec)
@@ -393,7 +362,7 @@ def test_another_size_of_input():
 
 
 def test_a_full_size_view_takes_little_time():
-    """25 ms of one core when this was written; the bound leaves room for slow machines."""
+    """The bound leaves room for slow machines."""
     grey = cv2.resize(phantom(17).grey, (2000, 2500), interpolation=cv2.INTER_LINEAR)
     source = radiograph(grey)
     threads = cv2.getNumThreads()

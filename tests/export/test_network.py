@@ -8,14 +8,13 @@ import torch
 from made_networks import lived_in, make_network
 from torch import nn
 
+from export.cost import multiply_accumulates, parameter_count
 from export.network import (
     MEMBERS,
     Fusion,
     Member,
     Network,
     deploy,
-    multiply_accumulates,
-    parameter_count,
 )
 from hipnet_edge.preprocessing import InputSpec
 
