@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hipnet_edge.simulation import simulate_study
-from hipnet_edge.simulation.dimensions import PROBABILITIES, Draws
+from hipnet_edge.simulation.dimensions import PROBABILITIES, Chance, Draws, Site
 from hipnet_edge.simulation.prosthesis import stem
 from hipnet_edge.simulation.radiography import STORED_BITS, expose, truth_mask
 from hipnet_edge.simulation.scene import FILM_STREAM, Truth, compose
@@ -43,7 +43,12 @@ def scene(cause, seed):
 
 
 def exposure(cause, seed, view, spacing=COARSE):
-    return expose(scene(cause, seed), view, Draws(seed, FILM_STREAM, VIEWS.index(view)), spacing)
+    return expose(
+        scene(cause, seed),
+        view,
+        Draws(Site.DEVELOPMENT, seed, FILM_STREAM, VIEWS.index(view)),
+        spacing,
+    )
 
 
 @pytest.fixture
@@ -52,7 +57,7 @@ def habits(monkeypatch):
 
     def change(**chances):
         for name, chance in {**PLAIN, **chances}.items():
-            monkeypatch.setitem(PROBABILITIES, name, chance)
+            monkeypatch.setitem(PROBABILITIES, name, Chance(chance, name))
         scene.cache_clear()
 
     scene.cache_clear()

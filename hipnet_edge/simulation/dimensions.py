@@ -2,23 +2,51 @@
 
 Lengths are millimetres, angles degrees, probabilities fractions; each row is a uniform range. The
 figures are textbook orders of magnitude for adult hips and common prostheses, rounded by us; they
-are inputs of the simulation and no measurement of any population.
+are inputs of the simulation and no measurement of any population. A row may differ at the shifted
+site, where implants, patients and films are others than those a model is developed on.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 
 
+class Site(Enum):
+    """Where a simulated study is taken: where models are developed, or another hospital."""
+
+    DEVELOPMENT = "development"
+    SHIFTED = "shifted"
+
+
 @dataclass(frozen=True)
 class Range:
-    """A uniform range and what it is the size of."""
+    """A uniform range and what it is the size of; `shifted` where the other site has another."""
 
     low: float
     high: float
     meaning: str
+    shifted: tuple[float, float] | None = None
+
+    def at(self, site: Site) -> tuple[float, float]:
+        """Low and high at a site."""
+        return self.shifted if site is Site.SHIFTED and self.shifted else (self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Chance:
+    """How often a habit or finding is present; `shifted` where the other site differs."""
+
+    development: float
+    meaning: str
+    shifted: float | None = None
+
+    def at(self, site: Site) -> float:
+        """The probability at a site."""
+        other = site is Site.SHIFTED and self.shifted is not None
+        return float(self.shifted if other else self.development)  # type: ignore[arg-type]
 
 
 TABLE: dict[str, Range] = {
@@ -87,41 +115,44 @@ TABLE: dict[str, Range] = {
     "decentring": Range(-14, 14, "shift of the hip from its usual place on the film"),
 }
 
-PROBABILITIES: dict[str, float] = {
-    "cemented": 0.4,
-    "cobalt_chrome_stem": 0.4,
-    "screws": 0.45,
-    "cerclage": 0.2,
-    "stable_lucency": 0.35,
-    "bilateral_pelvis": 0.3,
-    "other_hip_replaced": 0.25,
-    "frog_leg": 0.5,
-    "collimated_side": 0.5,
-    "white_collimation": 0.15,
-    "marker": 0.85,
-    "monochrome1": 0.3,
-    "periosteal_new_bone": 0.8,
-    "gas": 0.2,
-    "cup_loosening": 0.4,
-    "pedestal": 0.4,
-    "trochanter_fracture": 0.2,
-    "fracture_below_stem": 0.3,
-    "posterior_superior_dislocation": 0.8,
-    "right": 0.5,
+PROBABILITIES: dict[str, Chance] = {
+    # Patient and prosthesis
+    "right": Chance(0.5, "the hip in question is the right one"),
+    "cemented": Chance(0.4, "the stem is cemented"),
+    "cobalt_chrome_stem": Chance(0.4, "the stem is cobalt-chrome, not titanium"),
+    "screws": Chance(0.45, "the cup is fixed with screws"),
+    "cerclage": Chance(0.2, "wires around the shaft"),
+    "stable_lucency": Chance(0.35, "a thin lucency of stable fibrous fixation"),
+    "other_hip_replaced": Chance(0.25, "the other hip of a bilateral pelvis is replaced too"),
+    # Signs of failure
+    "periosteal_new_bone": Chance(0.85, "infection with periosteal new bone"),
+    "gas": Chance(0.2, "infection with gas in the soft tissue"),
+    "cup_loosening": Chance(0.4, "the cup is loose as well as the stem"),
+    "pedestal": Chance(0.4, "a pedestal of bone under the tip of a loose stem"),
+    "trochanter_fracture": Chance(0.2, "the fracture is of the greater trochanter (Vancouver A)"),
+    "fracture_below_stem": Chance(0.3, "a fracture of the shaft is below the stem (Vancouver C)"),
+    "posterior_superior_dislocation": Chance(0.8, "else the dislocation is anterior-inferior"),
+    # Acquisition
+    "bilateral_pelvis": Chance(0.3, "the AP is a film of the whole pelvis"),
+    "frog_leg": Chance(0.5, "the lateral is a frog-leg, else cross-table"),
+    "collimated_side": Chance(0.5, "for each side: the collimator is closed over it"),
+    "white_collimation": Chance(0.15, "collimated borders are shown white"),
+    "marker": Chance(0.85, "a lead letter for the side"),
+    "monochrome1": Chance(0.3, "stored as MONOCHROME1"),
 }
 
 
 class Draws:
-    """Named draws from `TABLE` and `PROBABILITIES` with one random stream."""
+    """Named draws from `TABLE` and `PROBABILITIES` with one random stream of one site."""
 
-    def __init__(self, *seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
+    def __init__(self, site: Site, *seed: int) -> None:
+        self.site = site
+        self.rng = np.random.default_rng((list(Site).index(site), *seed))
 
     def __call__(self, name: str) -> float:
         """A value of the named range."""
-        row = TABLE[name]
-        return float(self.rng.uniform(row.low, row.high))
+        return float(self.rng.uniform(*TABLE[name].at(self.site)))
 
     def chance(self, name: str) -> bool:
         """Whether the named habit or finding is present."""
-        return bool(self.rng.random() < PROBABILITIES[name])
+        return bool(self.rng.random() < PROBABILITIES[name].at(self.site))

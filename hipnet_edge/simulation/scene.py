@@ -14,7 +14,7 @@ from ..vocabulary import Cause
 from . import anatomy
 from . import prosthesis as implant
 from .anatomy import FEMUR_Z, Element, Patient
-from .dimensions import Draws
+from .dimensions import Draws, Site
 from .materials import Material
 from .prosthesis import Prosthesis, Stem
 from .signs import SIGNS, Fracture, Lucency, Sign, stable_fixation
@@ -46,16 +46,21 @@ class Scene:
     other_hip_replaced: bool
 
 
-def compose(cause: Cause | None, seed: int) -> Scene:
+def compose(
+    cause: Cause | None,
+    seed: int,
+    site: Site = Site.DEVELOPMENT,
+    also: Cause | None = None,
+) -> Scene:
     """The scene of `seed` with the signs of `cause` (None: a sound prosthesis)."""
-    draws = Draws(seed, SCENE_STREAM)
+    draws = Draws(site, seed, SCENE_STREAM)
     patient, parts = Patient.draw(draws), Prosthesis.draw(draws)
     thin = stable_fixation(draws)
     bilateral, other_replaced = draws.chance("bilateral_pelvis"), draws.chance("other_hip_replaced")
     gas = anatomy.bowel_gas(patient, draws)
     sign = Sign()
     if cause is not None:
-        sign = SIGNS[cause](Draws(seed, SIGN_STREAM), patient, parts)
+        sign = SIGNS[cause](Draws(site, seed, SIGN_STREAM), patient, parts)
     elements, truth = _hip(patient, parts, sign, thin)
     elements += anatomy.hemipelvis(patient) + anatomy.sacrum(patient) + gas
     if bilateral:

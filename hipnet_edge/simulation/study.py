@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..vocabulary import VIEWS, Cause, Laterality, View
-from .dimensions import Draws
+from .dimensions import Draws, Site
 from .radiography import STORED_BITS, expose, radiograph
 from .scene import FILM_STREAM, compose
 
@@ -80,7 +80,12 @@ class SimulatedStudy:
 
 
 def simulate_study(
-    cause: Cause | None, seed: int, *, pixel_spacing_mm: float = 0.16
+    cause: Cause | None,
+    seed: int,
+    *,
+    site: Site = Site.DEVELOPMENT,
+    also: Cause | None = None,
+    pixel_spacing_mm: float = 0.16,
 ) -> SimulatedStudy:
     """Simulates one study; the same arguments give the same pixels.
 
@@ -90,15 +95,17 @@ def simulate_study(
     Args:
         cause: the cause of failure, or None for a sound prosthesis.
         seed: any non-negative integer.
+        site: where it is taken; the same seed at two sites is two patients.
+        also: a second cause at once.
         pixel_spacing_mm: detector pixel size; 0.16 mm gives about 2500 x 2000 pixels.
     """
-    scene = compose(cause, seed)
-    side = Draws(seed, FILM_STREAM, len(VIEWS))
+    scene = compose(cause, seed, site, also)
+    side = Draws(site, seed, FILM_STREAM, len(VIEWS))
     right = side.chance("right")
     laterality = Laterality.RIGHT if right else Laterality.LEFT
     taken: dict[View, SimulatedView] = {}
     for index, view in enumerate(VIEWS):
-        draws = Draws(seed, FILM_STREAM, index)
+        draws = Draws(site, seed, FILM_STREAM, index)
         exposure = expose(scene, view, draws, pixel_spacing_mm)
         stored, mask = radiograph(scene, exposure, draws, "R" if right else "L")
         if right:
