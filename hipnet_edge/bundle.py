@@ -111,6 +111,7 @@ class Bundle:
             map_rows=spec.rows // stride,
             map_columns=spec.columns // stride,
             dynamic_batch=self.manifest.variants[variant].dynamic_batch,
+            novelty=self.manifest.decision is not None,
         )
 
 

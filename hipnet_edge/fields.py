@@ -134,6 +134,12 @@ class Fields:
             raise self.wrong(key, f"is not a finite number from {low:g} to {high:g}")
         return float(value)
 
+    def number_or_none(
+        self, key: str, low: float = -math.inf, high: float = math.inf
+    ) -> float | None:
+        """A finite number from `low` to `high`, or null."""
+        return None if self.raw(key) is None else self.number(key, low, high)
+
     def numbers(self, key: str, count: int) -> tuple[float, ...]:
         """A list of exactly `count` finite numbers."""
         values = Fields(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from hipnet_edge.backends.backend import MEMBERS
+from hipnet_edge.decision import Decision, read_decision
 from hipnet_edge.errors import BundleUnusable, HipNetError
 from hipnet_edge.fields import Fields
 from hipnet_edge.preprocessing import InputSpec
@@ -75,6 +76,8 @@ class Manifest:
     intended_use: str
     simulated: bool
     """Whether the model was trained on simulated studies."""
+    decision: Decision | None
+    """Calibration; a bundle that brings it has the output `novelty`."""
 
     @classmethod
     def from_json(cls, text: bytes) -> Manifest:
@@ -110,6 +113,7 @@ class Manifest:
             training=MappingProxyType(fields.mapping("training")),
             intended_use=fields.text("intended_use"),
             simulated=fields.boolean("simulated"),
+            decision=read_decision(fields.child("decision")) if "decision" in fields else None,
         )
         _check_ensemble(fields, manifest)
         return manifest

@@ -99,6 +99,16 @@ class Prediction:
     maps: Mapping[View, NDArray[np.float32]]
     """Disease-probability maps, float32 [5, h, w], read-only, in the network's own frame (a right
     hip lies mirrored there); empty if the prediction was stored without them."""
+    plausible_causes: tuple[Cause, ...]
+    """The causes that stay plausible, in the order of `CAUSES`, the leading one always among them:
+    on studies like those of the calibration the true cause is among them as often as the bundle's
+    coverage says. Empty if the bundle lacks calibration."""
+    novelty: float | None
+    """How far the study is from those the model was fitted to: about 1 for one of those, more for
+    a stranger. None if the bundle lacks calibration."""
+    sign_of_failure: float | None
+    """The calibrated probability that the films show any sign of failure; None if the bundle
+    lacks calibration. Every other probability assumes that the prosthesis has failed."""
     flags: tuple[Flag, ...]
     """What a reader should know about the inputs, in the order of `Flag`."""
     inputs: Mapping[View, InputRecord]

@@ -44,6 +44,9 @@ def to_dict(prediction: Prediction, *, maps: bool) -> dict[str, object]:
             name: _write_probabilities(member)
             for name, member in prediction.member_probabilities.items()
         },
+        "plausible_causes": [cause.value for cause in prediction.plausible_causes],
+        "novelty": prediction.novelty,
+        "sign_of_failure": prediction.sign_of_failure,
         "flags": [flag.value for flag in prediction.flags],
         "inputs": {view.value: _write_input(record) for view, record in prediction.inputs.items()},
         "timings_ms": dict(prediction.timings_ms),
@@ -63,7 +66,8 @@ def from_dict(value: Mapping[str, object]) -> Prediction:
     fields = Fields(value, "", _complain)
     fields.only(
         "schema", "leading_cause", "probabilities", "pji_risk", "disagreement",
-        "member_probabilities", "flags", "inputs", "timings_ms", "provenance", "maps",
+        "member_probabilities", "plausible_causes", "novelty", "sign_of_failure", "flags",
+        "inputs", "timings_ms", "provenance", "maps",
     )  # fmt: skip
     if fields.integer("schema", 0, 10**6) != SCHEMA:
         raise fields.wrong("schema", f"is not {SCHEMA}, the only one this version reads")
@@ -74,6 +78,9 @@ def from_dict(value: Mapping[str, object]) -> Prediction:
         probabilities=_read_probabilities(fields, "probabilities"),
         member_probabilities={name: _read_probabilities(members, name) for name in members},
         maps=_read_maps(fields.child("maps")) if "maps" in fields else {},
+        plausible_causes=_read_plausible_causes(fields),
+        novelty=fields.number_or_none("novelty", 0),
+        sign_of_failure=fields.number_or_none("sign_of_failure", 0, 1),
         flags=_read_flags(fields),
         inputs={view: _read_input(fields.child("inputs"), view) for view in VIEWS},
         timings_ms=_read_timings(fields.child("timings_ms")),
@@ -82,6 +89,8 @@ def from_dict(value: Mapping[str, object]) -> Prediction:
     fields.child("inputs").only(*(view.value for view in VIEWS))
     if fields.member("leading_cause", Cause) is not prediction.leading_cause:
         raise fields.wrong("leading_cause", "is not the most probable cause")
+    if prediction.leading_cause not in (prediction.plausible_causes or CAUSES):
+        raise fields.wrong("plausible_causes", "lacks the leading cause")
     for key in ("pji_risk", "disagreement"):
         if not math.isclose(fields.number(key, 0, 1), getattr(prediction, key), abs_tol=_ROUNDING):
             raise fields.wrong(key, "does not agree with the probabilities")
@@ -103,6 +112,14 @@ def _read_probabilities(fields: Fields, key: str) -> dict[Cause, float]:
     if not math.isclose(sum(probabilities.values()), 1.0, abs_tol=1e-6):
         raise fields.wrong(key, "does not sum to 1")
     return probabilities
+
+
+def _read_plausible_causes(fields: Fields) -> tuple[Cause, ...]:
+    named = fields.texts("plausible_causes")
+    causes = tuple(cause for cause in CAUSES if cause.value in named)
+    if tuple(cause.value for cause in causes) != named:
+        raise fields.wrong("plausible_causes", "is not a list of causes in their order")
+    return causes
 
 
 def _read_flags(fields: Fields) -> tuple[Flag, ...]:

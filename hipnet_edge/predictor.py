@@ -14,6 +14,7 @@ import numpy as np
 from hipnet_edge import __version__
 from hipnet_edge.backends import Backend, Choice, Outputs, choose_backend
 from hipnet_edge.bundle import Bundle
+from hipnet_edge.decision import Decision
 from hipnet_edge.errors import Fault, HipNetError, InputRefused, Reason, UsageError
 from hipnet_edge.prediction import (
     InputRecord,
@@ -202,23 +203,45 @@ class Predictor:
     ) -> Prediction:
         manifest = self._bundle.manifest
         names = [backbone.name for backbone in manifest.backbones]
-        found = set(prepared.flags)
+        probabilities, maps = distribution(outputs.probabilities[0]), outputs.maps[0]
+        novelty = None if outputs.novelty is None else float(outputs.novelty[0])
+        decision = manifest.decision
+        curve = None if decision is None else decision.sign_of_failure
+        sign_of_failure = None if curve is None else curve.probability(maps)
+        found = set(prepared.flags) | _findings(decision, novelty, sign_of_failure)
         if study.overrides:
             found.add(Flag.OPERATOR_OVERRIDE)
         if manifest.simulated:
             found.add(Flag.MODEL_TRAINED_ON_SIMULATION)
         return Prediction(
-            probabilities=distribution(outputs.probabilities[0]),
+            probabilities=probabilities,
             member_probabilities={
                 name: distribution(member)
                 for name, member in zip(names, outputs.member_probabilities[0], strict=True)
             },
-            maps=view_maps(outputs.maps[0]),
+            maps=view_maps(maps),
+            plausible_causes=() if decision is None else decision.plausible_causes(probabilities),
+            novelty=novelty,
+            sign_of_failure=sign_of_failure,
             flags=tuple(flag for flag in Flag if flag in found),
             inputs={view: _record(study, prepared, view) for view in VIEWS},
             timings_ms=timings_ms,
             provenance=replace(self._provenance, overrides=study.overrides),
         )
+
+
+def _findings(
+    decision: Decision | None, novelty: float | None, sign_of_failure: float | None
+) -> set[Flag]:
+    """What the bundle's calibration says of an answer, as flags."""
+    found = set()
+    if decision is None or decision.sign_of_failure is None:
+        found.add(Flag.NOT_CALIBRATED)
+    elif sign_of_failure is not None and sign_of_failure < decision.sign_of_failure.threshold:
+        found.add(Flag.NO_SIGN_OF_FAILURE)
+    if decision is not None and novelty is not None and novelty > decision.novelty_threshold:
+        found.add(Flag.OUT_OF_DISTRIBUTION)
+    return found
 
 
 def _provenance(bundle: Bundle, choice: Choice) -> Provenance:

@@ -199,11 +199,18 @@ def _side(page: Picture, pen: Pen, prediction: Prediction) -> None:
         leading = cause is prediction.leading_cause
         colour = drawing.ACCENT if leading else drawing.NEUTRAL
         y = _bar_row(page, pen, y, cause.label, prediction.probabilities[cause], colour)
+    if plausible := prediction.plausible_causes:
+        words = "Plausible: " + ", ".join(cause.label for cause in plausible)
+        for line in pen.wrap(words, 17, SIDE_WIDTH):
+            pen.write(page, line, (_SIDE_LEFT, y + 12), 17, colour=drawing.MUTED)
+            y += 22
     y = _heading(page, pen, "Risk and uncertainty", y + 34)
     y = _bar_row(page, pen, y, "PJI risk", prediction.pji_risk, drawing.NEUTRAL)
     y = _bar_row(
         page, pen, y, "Disagreement of the four networks", prediction.disagreement, drawing.NEUTRAL
     )
+    if (sign := prediction.sign_of_failure) is not None:
+        y = _bar_row(page, pen, y, "Any sign of failure", sign, drawing.NEUTRAL)
     y = _heading(page, pen, "What to know about this result", y + 34)
     room = (SMALL_MAPS_TOP - 2 * LINE - y) // LINE
     for line in _flag_lines(pen, prediction.flags, room):

@@ -68,6 +68,10 @@ class Flag(str, Enum):
 
     NO_IMPLANT = "no_implant"
     """No hip prosthesis was found; the whole frame was used instead of a crop."""
+    OUT_OF_DISTRIBUTION = "out_of_distribution"
+    """The radiographs are unlike those the model was fitted to; its answer means little."""
+    NO_SIGN_OF_FAILURE = "no_sign_of_failure"
+    """The maps show no sign of any cause; the probabilities assume that the prosthesis failed."""
     BURNED_IN_ANNOTATION = "burned_in_annotation"
     """The header says that text is burned into the pixels."""
     SATURATED = "saturated"
@@ -86,5 +90,7 @@ class Flag(str, Enum):
     """The pixels went through lossy compression."""
     SIMULATED_INPUT = "simulated_input"
     """The radiograph says of itself that it is simulated."""
+    NOT_CALIBRATED = "not_calibrated"
+    """The bundle lacks calibration: plausible causes, novelty or sign of failure are not given."""
     MODEL_TRAINED_ON_SIMULATION = "model_trained_on_simulation"
     """The bundle was trained on simulated studies; it must not inform care."""

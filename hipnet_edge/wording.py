@@ -16,6 +16,8 @@ RESEARCH_USE = "Simulated / research use. Not for clinical use."
 
 FLAG_WORDS: dict[Flag, str] = {
     Flag.NO_IMPLANT: "No hip prosthesis was found: the whole frame was read.",
+    Flag.OUT_OF_DISTRIBUTION: "The radiographs are unlike those the model was fitted to.",
+    Flag.NO_SIGN_OF_FAILURE: "No sign of failure was found; the causes assume that there is one.",
     Flag.BURNED_IN_ANNOTATION: "Text is burned into the pixels.",
     Flag.SATURATED: "A large part of the frame is at the end of its grey range.",
     Flag.COLLIMATION_CROPPED: "Collimation borders were left out.",
@@ -25,6 +27,7 @@ FLAG_WORDS: dict[Flag, str] = {
     Flag.OPERATOR_OVERRIDE: "The operator overruled or supplied what the header should say.",
     Flag.LOSSY_COMPRESSION: "The pixels went through lossy compression.",
     Flag.SIMULATED_INPUT: "The radiographs are simulated.",
+    Flag.NOT_CALIBRATED: "The model lacks calibration: not every check of its answer was made.",
     Flag.MODEL_TRAINED_ON_SIMULATION: "The model was trained on simulated studies.",
 }
 """One short sentence for each flag; a test holds it complete."""
@@ -40,6 +43,7 @@ def in_words(probability: float) -> str:
 def result_table(prediction: Prediction) -> str:
     """A result as a few lines of plain ASCII for a terminal."""
     leading = prediction.leading_cause
+    plausible = ", ".join(cause.value for cause in prediction.plausible_causes)
     width = max(len(cause.label) for cause in CAUSES)
     lines = [f"Leading cause: {leading.label} ({leading.value})", ""]
     for cause in CAUSES:
@@ -51,8 +55,12 @@ def result_table(prediction: Prediction) -> str:
         "",
         f"  {'PJI risk':<{width}}  {prediction.pji_risk:.3f}",
         f"  {'Disagreement of the four':<{width}}  {prediction.disagreement:.3f}",
-        "",
     ]
+    if prediction.sign_of_failure is not None:
+        lines.append(f"  {'Sign of failure':<{width}}  {prediction.sign_of_failure:.3f}")
+    if prediction.novelty is not None:
+        lines.append(f"  {'Novelty (usual: 1)':<{width}}  {prediction.novelty:.3f}")
+    lines += [f"  {'Plausible causes':<{width}}  {plausible}", ""] if plausible else [""]
     lines += [f"  ! {FLAG_WORDS[flag]} [{flag.value}]" for flag in prediction.flags]
     made_by = prediction.provenance
     lines += [

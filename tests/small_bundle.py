@@ -16,6 +16,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from hipnet_edge.vocabulary import CAUSES
+
 ROWS, COLUMNS, STRIDE = 512, 320, 8
 
 
@@ -25,9 +27,13 @@ def small_model(
     columns: int = COLUMNS,
     dynamic_batch: bool = False,
     scale: float = 1.0,
+    novelty: bool = False,
     change: Callable[[onnx.ModelProto], None] | None = None,
 ) -> bytes:
-    """Two views through one convolution to maps; their means to four members and the ensemble."""
+    """Two views through one convolution to maps; their means to four members and the ensemble.
+
+    `novelty` is the largest of the means in 0 to 1: a bright, smooth study is a strange one.
+    """
     batch: int | str = "batch" if dynamic_batch else 1
     h, w = rows // STRIDE, columns // STRIDE
     wave = np.sin(np.arange(5 * STRIDE * STRIDE, dtype=np.float64) * 0.7)
@@ -69,6 +75,11 @@ def small_model(
         ],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
+    if novelty:
+        graph.node.append(
+            helper.make_node("ReduceMax", ["features", "members"], ["novelty"], keepdims=0)
+        )
+        graph.output.append(value("novelty", batch))
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     if change is not None:
         change(model)
@@ -109,6 +120,16 @@ def small_manifest(model: bytes) -> dict[str, Any]:
         "training": {"data": "none", "studies": 0, "metrics": {}},
         "intended_use": "Tests of the runtime. Not for clinical use.",
         "simulated": True,
+    }
+
+
+def small_decision() -> dict[str, Any]:
+    """A calibration for the manifest of a bundle whose model has the output `novelty`."""
+    return {
+        "thresholds": {cause.value: 0.4 for cause in CAUSES},
+        "conformal": {"coverage": 0.9, "threshold": 0.8},
+        "novelty": {"threshold": 1.0},
+        "sign_of_failure": {"slope": 1.5, "intercept": -0.5, "threshold": 0.3},
     }
 
 

@@ -140,7 +140,8 @@ def test_json_keeps_to_its_schema(prediction, right, schema):
         jsonschema.validate(one, schema, cls=jsonschema.Draft202012Validator)
     assert set(schema["properties"]) == {
         *("schema", "leading_cause", "probabilities", "pji_risk", "disagreement"),
-        *("member_probabilities", "flags", "inputs", "timings_ms", "provenance", "maps"),
+        *("member_probabilities", "plausible_causes", "novelty", "sign_of_failure"),
+        *("flags", "inputs", "timings_ms", "provenance", "maps"),
     }
     assert schema["properties"]["flags"]["items"]["enum"] == [flag.value for flag in Flag]
 
@@ -159,6 +160,9 @@ WRONG = {
     "pji_risk": (0.123456, ("pji_risk",)),
     "disagreement": (None, ("disagreement",)),
     "member_probabilities": ({}, ("member_probabilities",)),
+    "plausible_causes": (["gout"], ("plausible_causes",)),
+    "novelty": ("far", ("novelty",)),
+    "sign_of_failure": (1.5, ("sign_of_failure",)),
     "flags": (["fine"], ("flags",)),
     "inputs.ap": (None, ("inputs", "ap")),
     "inputs.ap.view": ("lateral", ("inputs", "ap", "view")),

@@ -9,8 +9,20 @@ import numpy as np
 import pytest
 from small_bundle import write_bundle
 
-from hipnet_edge import CAUSES, Flag, Predictor, Study, UsageError, View, drawing, render
+from hipnet_edge import (
+    CAUSES,
+    Cause,
+    Flag,
+    Laterality,
+    Predictor,
+    Study,
+    UsageError,
+    View,
+    drawing,
+    render,
+)
 from hipnet_edge.cli import run
+from hipnet_edge.simulation import simulate_study, write_study
 from hipnet_edge.wording import in_words
 
 
@@ -18,8 +30,11 @@ from hipnet_edge.wording import in_words
 def made(tmp_path_factory):
     """A study and its prediction by the small bundle."""
     folder = tmp_path_factory.mktemp("study")
-    arguments = ("--cause", "dislocation", "--seed", "2", "--out", folder, "--pixel-spacing", "0.5")
-    assert run(["simulate", *(str(part) for part in arguments)]) == 0
+    for seed in range(20):  # a right hip: it is mirrored for the network
+        study = simulate_study(Cause.DISLOCATION, seed, pixel_spacing_mm=0.5)
+        if study.laterality is Laterality.RIGHT:
+            break
+    write_study(study, folder)
     study = Study.from_directory(folder)
     with Predictor(write_bundle(folder / "bundle")) as predictor:
         return predictor.predict(study), study

@@ -30,8 +30,8 @@ class Signature:
     """The contract of the merged network: names and shapes, whatever produced the file.
 
     Input `radiographs` float32 [B, 2, rows, columns], AP first. Outputs, all float32:
-    `probabilities` [B, 5], `member_probabilities` [B, 4, 5] and `maps` [B, 2, 5, map_rows,
-    map_columns]. B is 1 unless `dynamic_batch`.
+    `probabilities` [B, 5], `member_probabilities` [B, 4, 5], `maps` [B, 2, 5, map_rows,
+    map_columns] and, of a calibrated bundle, `novelty` [B]. B is 1 unless `dynamic_batch`.
     """
 
     rows: int
@@ -39,6 +39,7 @@ class Signature:
     map_rows: int
     map_columns: int
     dynamic_batch: bool = False
+    novelty: bool = False
 
     def input_shape(self, batch: int = 1) -> tuple[int, ...]:
         """The shape of `radiographs`."""
@@ -46,11 +47,12 @@ class Signature:
 
     def output_shapes(self, batch: int = 1) -> dict[str, tuple[int, ...]]:
         """The shape of each output, by its name."""
-        return {
+        shapes: dict[str, tuple[int, ...]] = {
             "probabilities": (batch, len(CAUSES)),
             "member_probabilities": (batch, MEMBERS, len(CAUSES)),
             "maps": (batch, len(VIEWS), len(CAUSES), self.map_rows, self.map_columns),
         }
+        return {**shapes, "novelty": (batch,)} if self.novelty else shapes
 
     def test_pattern(self, seed: int = 0) -> NDArray[np.float32]:
         """A fixed input that no library's random numbers can change, for warm-up and self-test.
@@ -83,6 +85,9 @@ class Outputs:
     """[B, 4, 5], the same for each of the four backbones."""
     maps: NDArray[np.float32]
     """[B, 2, 5, map_rows, map_columns], probability of disease at each place, 0 to 1."""
+    novelty: NDArray[np.float32] | None = None
+    """[B], how far the study is from those the network was fitted to: about 1 for one of those,
+    more for a stranger; None where the network does not say."""
 
 
 class Backend(ABC):
@@ -156,8 +161,8 @@ class Backend(ABC):
                     f"{self.name} gave NaN or infinity in {name}; no result is reported.",
                     Reason.NON_FINITE_OUTPUT,
                 )
-            wrong = values.min() < 0.0 or values.max() > 1.0
-            if name != "maps":
+            wrong = name != "novelty" and (values.min() < 0.0 or values.max() > 1.0)
+            if "probabilities" in name:
                 wrong = wrong or np.abs(values.sum(axis=-1) - 1.0).max() > _SUM_TOLERANCE
             if wrong:
                 raise EngineUnusable(f"{self.name} gave {name} that are no probabilities.")
