@@ -12,7 +12,7 @@ import numpy as np
 
 from .dimensions import Draws
 from .materials import Material
-from .solids import Cut, Ellipsoid, Points, Solid, Tube, rotation, round_section, section
+from .solids import ANGLES, Cut, Ellipsoid, Points, Solid, Tube, rotation, round_section, section
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,14 @@ class Element:
     displaces: Material = Material.SOFT_TISSUE
     group: str = "pelvis"
     density: float = 1.0
+
+    @property
+    def exchange(self) -> tuple[tuple[Material, float], ...]:
+        """What each mm of chord brings and takes away, as (material, signed density).
+
+        Bone's texture belongs to what of it is bone, whatever stands in its place.
+        """
+        return (self.material, self.density), (self.displaces, -self.density)
 
 
 @dataclass(frozen=True)
@@ -83,11 +91,16 @@ def femur_radii(patient: Patient, z: Points) -> tuple[Points, Points]:
     return outer, np.maximum(outer - cortex[:, None], 2.0)
 
 
+SAW_HEIGHT, SAW_ASIDE, SAW_SLOPE = 10.0, 4.0, 0.88
+"""The osteotomy: height over the neck's level at a distance from the axis, mm, and slope."""
+
+
 def resection(patient: Patient) -> Cut:
     """What the saw left of the femur: everything below the osteotomy of the neck."""
 
     def keep(points: Points) -> Points:
-        limit = patient.neck_level + 10.0 + 0.88 * (points[..., 0] - patient.offset - 4.0)
+        aside = points[..., 0] - patient.offset - SAW_ASIDE
+        limit = patient.neck_level + SAW_HEIGHT + SAW_SLOPE * aside
         return np.asarray(1.0 / (1.0 + np.exp(np.clip((points[..., 2] - limit) / 0.5, -30, 30))))
 
     return keep
@@ -98,42 +111,53 @@ def both(first: Cut, second: Cut) -> Cut:
     return lambda points: first(points) * second(points)
 
 
+def bone_around(patient: Patient, nodes: Points) -> tuple[Points, Points]:
+    """Reach [K, angles] of bone and of its canal from `nodes` inside it, mm; 0 above the saw."""
+    z = nodes[:, 2]
+    outer, canal = femur_radii(patient, z)
+    aside = nodes - femur_axis(patient, z)
+    along = aside[:, :1] * np.cos(ANGLES) - aside[:, 1:2] * np.sin(ANGLES)
+    # The saw runs upwards to the side, so it bounds what lies medially of a node.
+    edge = ((z - patient.neck_level - SAW_HEIGHT) / SAW_SLOPE + SAW_ASIDE - aside[:, 0])[:, None]
+    medially = np.minimum(np.cos(ANGLES), -1e-6)
+    sawn = np.where(np.cos(ANGLES) < 0.0, edge / medially, np.inf)
+    limit = np.where(edge < 0.0, sawn, 0.0)
+    outer = np.clip(outer - along, 0.0, limit)
+    return outer, np.clip(canal - along, 0.0, outer)
+
+
 FEMUR_Z = np.arange(8.0, -360.0, -4.0)
 """Heights of the femur's nodes relative to the neck's level, mm."""
 
 
 def femur(
-    patient: Patient, tip: float, extra: Cut | None, shift: Points, turn: Points
+    patient: Patient, tip: float, extra: Cut | None = None, z: Points = FEMUR_Z
 ) -> list[Element]:
-    """The shaft that `extra` keeps, moved by `shift` and turned about its top.
+    """The part of the shaft that `extra` keeps, at heights `z` relative to the neck's level.
 
     Cancellous bone fills the canal down to the stem's `tip` (a height), fatty marrow beyond it.
     """
-    z = patient.neck_level + FEMUR_Z
-    axis = femur_axis(patient, z)
+    z = patient.neck_level + z
+    nodes = femur_axis(patient, z)
     outer, canal = femur_radii(patient, z)
-    pivot = np.array([patient.offset, 0.0, patient.neck_level - 60.0])
-    nodes = (axis - pivot) @ turn.T + pivot + shift
     saw = resection(patient)
     cut = saw if extra is None else both(saw, extra)
     cortex = Tube(nodes, outer, cut, detail=0.4)
     trabecular = Tube(nodes, canal, cut, detail=0.4)
-
-    def deep(points: Points) -> Points:
-        return cut(points) / (1.0 + np.exp(np.clip((points[..., 2] - tip + 12.0) / 5.0, -30, 30)))
-
-    marrow = Tube(nodes, canal, deep, detail=0.6)
-    return [
-        Element(cortex, Material.CORTICAL_BONE, group="femur", density=patient.density),
-        Element(
-            trabecular,
-            Material.CANCELLOUS_BONE,
-            Material.CORTICAL_BONE,
-            group="femur",
-            density=patient.density,
-        ),
-        Element(marrow, Material.FAT, Material.CANCELLOUS_BONE, "femur", patient.density),
+    density, cancellous = patient.density, Material.CANCELLOUS_BONE
+    elements = [
+        Element(cortex, Material.CORTICAL_BONE, group="femur", density=density),
+        Element(trabecular, cancellous, Material.CORTICAL_BONE, "femur", density),
     ]
+    if z[-1] < tip:
+
+        def deep(points: Points) -> Points:
+            fading = 1.0 + np.exp(np.clip((points[..., 2] - tip + 12.0) / 5.0, -30, 30))
+            return np.asarray(cut(points) / fading)
+
+        marrow = Tube(nodes, canal, deep, detail=0.6)
+        elements.append(Element(marrow, Material.FAT, cancellous, "femur", density))
+    return elements
 
 
 def _block(centre: list[float], semi: list[float], turn: Points | None = None) -> Ellipsoid:
@@ -151,16 +175,17 @@ def _bone(solid: Ellipsoid, rim: float, density: float, group: str) -> list[Elem
     ]
 
 
-def trochanters(patient: Patient, fragment_shift: Points) -> list[Element]:
-    """Greater trochanter, moved by `fragment_shift` (a broken one), and lesser trochanter."""
-    x, level = patient.offset, patient.neck_level
-    greater = _block([x + 12.0, 4.0, level + 6.0], [11.0, 17.0, 22.0], rotation("y", -12.0))
-    greater = replace(greater, centre=greater.centre + fragment_shift)
-    lesser = _block([x - 13.0, 9.0, level - 38.0], [8.0, 8.0, 13.0])
-    return [
-        *_bone(greater, 1.3, patient.density, "femur"),
-        *_bone(lesser, 1.2, patient.density, "femur"),
-    ]
+def greater_trochanter(patient: Patient) -> list[Element]:
+    """The greater trochanter."""
+    centre = [patient.offset + 12.0, 4.0, patient.neck_level + 6.0]
+    block = _block(centre, [11.0, 17.0, 22.0], rotation("y", -12.0))
+    return _bone(block, 1.3, patient.density, "femur")
+
+
+def lesser_trochanter(patient: Patient) -> list[Element]:
+    """The lesser trochanter."""
+    block = _block([patient.offset - 13.0, 9.0, patient.neck_level - 38.0], [8.0, 8.0, 13.0])
+    return _bone(block, 1.2, patient.density, "femur")
 
 
 def native_head_and_neck(patient: Patient) -> list[Element]:
@@ -249,18 +274,3 @@ def soft_tissue(
         Element(trunk, Material.FAT, Material.AIR, density=weight),
         Element(lean, Material.SOFT_TISSUE, Material.FAT, density=weight),
     ]
-
-
-def bowel_gas(patient: Patient, draws: Draws) -> list[Element]:
-    """A few bubbles of bowel gas over the pelvis; normal, and no sign of infection."""
-    rng = draws.rng
-    bubbles = []
-    for _ in range(int(rng.integers(0, 6))):
-        centre = [
-            patient.midline + rng.uniform(-70, 70),
-            rng.uniform(-30, 30),
-            rng.uniform(40, 150),
-        ]
-        bubble = _block(centre, list(rng.uniform(7, 18, 3)))
-        bubbles.append(Element(replace(bubble, softness=1.5), Material.AIR))
-    return bubbles

@@ -13,6 +13,8 @@ from enum import Enum
 
 import numpy as np
 
+from ..vocabulary import Cause
+
 
 class Site(Enum):
     """Where a simulated study is taken: where models are developed, or another hospital."""
@@ -54,15 +56,18 @@ TABLE: dict[str, Range] = {
     "femoral_offset": Range(36, 50, "head centre to shaft axis, in the coronal plane"),
     "femur_shaft_radius": Range(13.0, 16.5, "outer radius of the diaphysis"),
     "cortex_fraction": Range(0.38, 0.56, "cortical thickness over outer radius, sound bone"),
-    "osteoporosis": Range(0.0, 0.35, "fraction of cortex and trabecular density lost"),
+    "osteoporosis": Range(0.0, 0.35, "part of cortex and trabecular density lost", (0.1, 0.42)),
     "femur_flare": Range(1.45, 1.75, "metaphyseal over diaphyseal outer radius, medially"),
     "femur_bow": Range(4, 12, "anterior bow of the shaft over 300 mm"),
-    # Prosthesis
-    "stem_length": Range(105, 155, "shoulder to tip"),
+    # Prosthesis; which stem and cup, and what each makes of these sizes: see the catalogues
+    "stem_length": Range(105, 155, "shoulder to tip, primary stems"),
+    "long_stem_length": Range(165, 190, "shoulder to tip, revision stems"),
+    "short_stem_length": Range(75, 100, "shoulder to tip, short stems"),
     "stem_tip_radius": Range(4.0, 5.5, "radius just above the rounded tip"),
     "stem_width_top": Range(10, 14, "medial half-width of the stem at the neck"),
     "stem_lateral_top": Range(6, 8, "lateral half-width of the stem at the neck"),
     "stem_depth": Range(5.5, 8.0, "antero-posterior half-depth of the stem at the neck"),
+    "press_fit_gap": Range(0.1, 1.0, "between a cementless stem and the cortex it stands in"),
     "neck_radius": Range(5.0, 6.5, "radius of the prosthetic neck"),
     "neck_angle": Range(36, 44, "prosthetic neck below the horizontal"),
     "head_radius": Range(11, 18, "prosthetic head, 22 to 36 mm in diameter"),
@@ -70,32 +75,42 @@ TABLE: dict[str, Range] = {
     "shell_thickness": Range(3.0, 4.5, "metal shell of the cup"),
     "cup_inclination": Range(36, 52, "opening plane against the horizontal"),
     "cup_anteversion": Range(8, 25, "opening plane turned forward"),
-    "cement_mantle": Range(2.0, 4.0, "cement between stem and bone, cemented stems"),
+    "cement_mantle": Range(2.0, 4.0, "cement around a cemented stem or cup"),
+    "cement_plug": Range(6, 18, "cement below the tip of a cemented stem"),
     "screw_length": Range(20, 40, "acetabular screws"),
     "wire_radius": Range(0.7, 1.0, "cerclage wire"),
-    "stable_lucency": Range(0.4, 1.2, "thin lucency of stable fibrous fixation, not a disease"),
+    # Not disease
+    "stable_lucency": Range(0.4, 1.4, "thin lucency of stable fibrous fixation, not a disease"),
+    "bedding_in": Range(0.0, 0.5, "eccentricity of the head in a cup that is not worn"),
+    "heterotopic_size": Range(3, 9, "half-axes of islands of heterotopic bone"),
+    "calcification_size": Range(2, 6, "half-length of plaques along the femoral artery"),
     # Soft tissue
     "thigh_radius": Range(72, 98, "thigh around the femur"),
     "trunk_half_depth": Range(85, 120, "antero-posterior half-depth of the pelvis"),
-    "obesity": Range(0, 45, "added to every soft-tissue radius"),
+    "obesity": Range(0, 45, "added to every soft-tissue radius", (0, 55)),
     "hip_to_midline": Range(84, 96, "hip centre to the midline of the pelvis"),
     # Signs of failure
-    "loosening_width": Range(2.1, 4.5, "continuous lucent line at the interface"),
+    "loosening_width": Range(1.6, 5.0, "continuous lucent line at the interface"),
     "loosening_extent": Range(0.6, 1.0, "fraction of the stem's length that is lined"),
     "sclerotic_line": Range(0.7, 1.3, "sclerotic border of the lucent line"),
     "loosening_tilt": Range(0, 3.5, "degrees of stem tilt in the canal"),
     "loosening_subsidence": Range(0, 10, "stem sunk into the femur"),
-    "infection_width": Range(3.0, 8.0, "largest width of the irregular osteolysis"),
-    "periosteal_thickness": Range(0.7, 1.2, "one lamella of periosteal new bone"),
-    "periosteal_gap": Range(0.9, 1.7, "lucent space under a lamella"),
+    "cup_migration": Range(0, 4, "a loose cup moved upwards and medially"),
+    "infection_severity": Range(0, 1, "latent severity: the mean of two such draws"),
+    "infection_scatter": Range(-0.2, 0.2, "added to the severity for each sign of infection"),
+    "infection_width": Range(2.5, 8.0, "largest width of the irregular osteolysis"),
+    "infection_bites": Range(2, 9, "bites out of the endosteum"),
+    "infection_bite_length": Range(5, 12, "half-length of a bite along the shaft"),
+    "periosteal_reaction": Range(0.8, 5.0, "outer face of periosteal new bone off the cortex"),
+    "periosteal_gap": Range(0.45, 0.6, "lucent part of a lamella's distance to the next"),
     "periosteal_length": Range(40, 95, "extent of periosteal new bone along the shaft"),
-    "swelling": Range(4, 16, "soft-tissue swelling"),
+    "swelling": Range(2, 16, "soft-tissue swelling"),
     "dislocation_distance": Range(22, 48, "head centre from cup centre"),
-    "fracture_gap": Range(1.0, 4.5, "width of the fracture line"),
-    "fracture_step": Range(0.5, 7.0, "displacement of the fragment"),
+    "fracture_gap": Range(1.0, 5.0, "width of the fracture line"),
+    "fracture_step": Range(0.0, 7.0, "displacement of the fragment along the fracture"),
     "fracture_angulation": Range(0, 7, "degrees between the fragments"),
     "fracture_obliquity": Range(5, 35, "degrees of the fracture plane against the transverse"),
-    "wear_distance": Range(2.0, 6.0, "head centre from the liner's centre"),
+    "wear_distance": Range(1.5, 6.0, "head centre from the liner's centre"),
     "wear_osteolysis": Range(7, 15, "radius of pelvic osteolysis with advanced wear"),
     # Acquisition
     "source_to_detector": Range(1050, 1200, "focal spot to detector"),
@@ -118,15 +133,18 @@ TABLE: dict[str, Range] = {
 PROBABILITIES: dict[str, Chance] = {
     # Patient and prosthesis
     "right": Chance(0.5, "the hip in question is the right one"),
-    "cemented": Chance(0.4, "the stem is cemented"),
     "cobalt_chrome_stem": Chance(0.4, "the stem is cobalt-chrome, not titanium"),
-    "screws": Chance(0.45, "the cup is fixed with screws"),
-    "cerclage": Chance(0.2, "wires around the shaft"),
-    "stable_lucency": Chance(0.35, "a thin lucency of stable fibrous fixation"),
+    "ceramic_head": Chance(0.3, "the head is ceramic, not cobalt-chrome", 0.5),
+    "screws": Chance(0.5, "a cup that can be screwed is", 0.6),
     "other_hip_replaced": Chance(0.25, "the other hip of a bilateral pelvis is replaced too"),
+    # Not disease
+    "cerclage": Chance(0.2, "wires around the shaft", 0.25),
+    "stable_lucency": Chance(0.35, "a thin lucency of stable fibrous fixation", 0.45),
+    "heterotopic_bone": Chance(0.2, "islands of bone between trochanter and ilium", 0.3),
+    "vascular_calcification": Chance(0.15, "plaques along the femoral artery", 0.3),
     # Signs of failure
     "periosteal_new_bone": Chance(0.85, "infection with periosteal new bone"),
-    "gas": Chance(0.2, "infection with gas in the soft tissue"),
+    "gas": Chance(0.35, "times severity: infection with gas in the soft tissue"),
     "cup_loosening": Chance(0.4, "the cup is loose as well as the stem"),
     "pedestal": Chance(0.4, "a pedestal of bone under the tip of a loose stem"),
     "trochanter_fracture": Chance(0.2, "the fracture is of the greater trochanter (Vancouver A)"),
@@ -142,6 +160,22 @@ PROBABILITIES: dict[str, Chance] = {
 }
 
 
+PREVALENCE: dict[Cause, Chance] = {
+    Cause.PJI: Chance(0.2, "share of infection", 0.18),
+    Cause.ASEPTIC_LOOSENING: Chance(0.2, "share of aseptic loosening", 0.3),
+    Cause.DISLOCATION: Chance(0.2, "share of dislocation", 0.17),
+    Cause.PERIPROSTHETIC_FRACTURE: Chance(0.2, "share of periprosthetic fracture", 0.15),
+    Cause.POLYETHYLENE_WEAR: Chance(0.2, "share of polyethylene wear", 0.2),
+}
+"""How common each cause is at a site; it moves nothing but how many are simulated."""
+
+
+def severity_of(name: str, size: float) -> float:
+    """Where a size lies in its row of the table, 0 to 1."""
+    row = TABLE[name]
+    return float(np.clip((size - row.low) / (row.high - row.low), 0.0, 1.0))
+
+
 class Draws:
     """Named draws from `TABLE` and `PROBABILITIES` with one random stream of one site."""
 
@@ -153,6 +187,6 @@ class Draws:
         """A value of the named range."""
         return float(self.rng.uniform(*TABLE[name].at(self.site)))
 
-    def chance(self, name: str) -> bool:
-        """Whether the named habit or finding is present."""
-        return bool(self.rng.random() < PROBABILITIES[name].at(self.site))
+    def chance(self, name: str, times: float = 1.0) -> bool:
+        """Whether the named habit or finding is present, with `times` its probability."""
+        return bool(self.rng.random() < times * PROBABILITIES[name].at(self.site))

@@ -17,8 +17,9 @@ from ..vocabulary import View
 from .anatomy import Element, soft_tissue
 from .dimensions import Draws
 from .materials import Material
-from .scene import Scene, Truth
+from .scene import Scene
 from .solids import Array, Beam, Pose, Solid, rotation
+from .truth import Truth
 
 STORED_BITS = 14
 FILM_MM = {"hip": (400.0, 320.0), "pelvis": (350.0, 430.0)}

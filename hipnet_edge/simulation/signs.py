@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..vocabulary import Cause
-from .anatomy import FEMUR_Z, Patient, femur_axis, femur_radii
-from .dimensions import Draws
+from .anatomy import FEMUR_Z, Patient, bone_around
+from .dimensions import TABLE, Draws, severity_of
 from .prosthesis import Prosthesis
 from .solids import ANGLES, Ellipsoid, Points, rotation, smooth_field, sphere
+from .stems import STEM_NODES, stem
 
 
 def _no_shift() -> Points:
@@ -53,13 +54,13 @@ class Lamella:
 
 @dataclass(frozen=True)
 class Fracture:
-    """A plane through the femur; what lies beyond it is displaced.
+    """A plane through the femur; the fragment beyond it is displaced.
 
     Attributes:
-        point, normal: the plane, in the femur's frame; the normal points to the fragment.
+        point, normal: the plane, in the frame of the bone; the normal points to the fragment.
         gap: width of the fracture line, mm.
         shift: displacement of the fragment, mm [3].
-        turn: rotation of the fragment [3, 3].
+        turn: rotation of the fragment about `point` [3, 3].
         trochanter: the fragment is the greater trochanter (Vancouver A), not the shaft.
     """
 
@@ -76,10 +77,13 @@ class Sign:
     """Everything a cause changes in a sound, replaced hip.
 
     Attributes:
-        size_mm: the size of the cause's leading sign (lucency width, head displacement, gap ...).
+        size_mm: the size of the cause's leading sign: width of the lucent line, outer face of the
+            periosteal new bone, head centre from cup centre (dislocation and wear), fracture gap.
+        severity: 0 to 1; where that size lies in its range, or the latent severity of infection.
     """
 
     size_mm: float = 0.0
+    severity: float = 0.0
     head_shift: Points = field(default_factory=_no_shift)
     femur_turn: Points = field(default_factory=lambda: np.eye(3))
     stem_tilt: Points = field(default_factory=lambda: np.eye(3))
@@ -92,12 +96,30 @@ class Sign:
     lamellae: tuple[Lamella, ...] = ()
     swelling: float = 0.0
     gas: tuple[Ellipsoid, ...] = ()
-    femoral_osteolysis: tuple[Ellipsoid, ...] = ()
     pelvic_osteolysis: tuple[Ellipsoid, ...] = ()
     fracture: Fracture | None = None
 
-
-STEM_NODES = 90
+    def joined(self, other: Sign) -> Sign:
+        """Both signs in one hip; size and severity stay those of this one."""
+        farther = max(self, other, key=lambda sign: float(np.linalg.norm(sign.head_shift)))
+        return Sign(
+            size_mm=self.size_mm,
+            severity=self.severity,
+            head_shift=farther.head_shift,
+            femur_turn=farther.femur_turn,
+            stem_tilt=self.stem_tilt @ other.stem_tilt,
+            subsidence=self.subsidence + other.subsidence,
+            lucencies=self.lucencies + other.lucencies,
+            cup_lucency=max(self.cup_lucency, other.cup_lucency),
+            cup_border=max(self.cup_border, other.cup_border),
+            cup_shift=self.cup_shift + other.cup_shift,
+            pedestal=self.pedestal or other.pedestal,
+            lamellae=self.lamellae + other.lamellae,
+            swelling=max(self.swelling, other.swelling),
+            gas=self.gas + other.gas,
+            pelvic_osteolysis=self.pelvic_osteolysis + other.pelvic_osteolysis,
+            fracture=self.fracture or other.fracture,
+        )
 
 
 def stable_fixation(draws: Draws) -> tuple[Lucency, ...]:
@@ -113,116 +135,149 @@ def stable_fixation(draws: Draws) -> tuple[Lucency, ...]:
 
 
 def loosening(draws: Draws, patient: Patient, prosthesis: Prosthesis) -> Sign:
-    """A continuous, sharply bordered lucent line wider than 2 mm; tilt, subsidence, pedestal."""
+    """A continuous, sharply bordered lucent line; tilt, subsidence, pedestal, a loose cup."""
     width, extent = draws("loosening_width"), draws("loosening_extent")
     border = draws("sclerotic_line")
     t = np.linspace(0.0, 1.0, STEM_NODES)
-    start = draws.rng.uniform(0.02, 1.0 - extent) if extent < 0.98 else 0.0
-    rise = np.clip((t - start) / 0.08, 0, 1) * np.clip((start + extent - t) / 0.08, 0, 1)
-    wave = 1.0 + 0.13 * smooth_field(draws.rng, STEM_NODES, 14.0)
+    start = draws.rng.uniform(0.0, 1.0 - extent)
+    rise = np.clip((t - start) / 0.04, 0, 1) * np.clip((start + extent - t) / 0.04, 0, 1)
+    wave = 1.0 + 0.13 * smooth_field(draws.rng, STEM_NODES, 18.0)
     lucency = Lucency(width * rise[:, None] * np.clip(wave, 0.7, 1.4), border)
-    with_cup = draws.chance("cup_loosening")
+    with_cup, migration = draws.chance("cup_loosening"), draws("cup_migration")
     return Sign(
         size_mm=width,
+        severity=severity_of("loosening_width", width),
         stem_tilt=rotation("y", draws.rng.choice([-1, 1]) * draws("loosening_tilt")),
         subsidence=draws("loosening_subsidence"),
         lucencies=(lucency,),
         cup_lucency=width if with_cup else 0.0,
         cup_border=border,
-        cup_shift=np.array([-2.0, 0.0, 3.0]) * draws.rng.uniform(0, 1) if with_cup else np.zeros(3),
+        cup_shift=migration * np.array([-0.55, 0.0, 0.83]) * with_cup,
         pedestal=draws.chance("pedestal"),
     )
 
 
 def infection(draws: Draws, patient: Patient, prosthesis: Prosthesis) -> Sign:
-    """Irregular ill-defined osteolysis, scalloping, lamellated periosteal bone, swelling, gas."""
-    rng, width = draws.rng, draws("infection_width")
-    patchy = smooth_field(rng, STEM_NODES, 9.0, lobes=4)
+    """Irregular ill-defined osteolysis, bites, lamellated periosteal bone, swelling, gas.
+
+    One latent severity drives them all, each with a scatter of its own.
+    """
+    rng = draws.rng
+    severity = 0.5 * (draws("infection_severity") + draws("infection_severity"))
+
+    def grown(name: str) -> float:
+        share = np.clip(severity + draws("infection_scatter"), 0.0, 1.0)
+        low, high = TABLE[name].at(draws.site)
+        return float(low + share * (high - low))
+
+    width = grown("infection_width")
+    patchy = smooth_field(rng, STEM_NODES, 12.0, lobes=4)
     t = np.linspace(0.0, 1.0, STEM_NODES)
     rise = np.clip(t / 0.06, 0, 1) * np.clip((1.02 - t) / 0.05, 0, 1)
     amount = np.clip((patchy + 0.35) / 1.6, 0.0, 1.0) * rise[:, None]
-    lamellae: list[Lamella] = []
-    if draws.chance("periosteal_new_bone"):
-        thickness, gap = draws("periosteal_thickness"), draws("periosteal_gap")
-        level = rng.uniform(-130, -60)
-        along = np.exp(-(((FEMUR_Z - level) / (0.5 * draws("periosteal_length"))) ** 4))
-        angle = rng.uniform(0, 2 * np.pi)
-        around = np.clip(0.75 + 0.8 * np.cos(ANGLES - angle), 0.0, 1.0)
-        for layer in range(int(rng.integers(1, 4))):
-            inner = gap + layer * (gap + thickness)
-            lamellae.append(Lamella(np.outer(along, around), inner, inner + thickness))
+    bites = _scalloping(draws, patient, prosthesis, width, round(grown("infection_bites")))
+    reaction = grown("periosteal_reaction") if draws.chance("periosteal_new_bone") else 0.0
     gas: list[Ellipsoid] = []
-    if draws.chance("gas"):
+    if draws.chance("gas", severity):
         for _ in range(int(rng.integers(2, 6))):
             spot = [patient.offset + rng.uniform(22, 40), rng.uniform(-20, 20), rng.uniform(-90, 0)]
             gas.append(sphere(np.array(spot), rng.uniform(1.5, 4.0), softness=0.4))
     return Sign(
-        size_mm=width,
-        lucencies=(Lucency(width * amount, softness=0.8),),
-        lamellae=tuple(lamellae),
-        swelling=draws("swelling"),
+        size_mm=reaction,
+        severity=severity,
+        lucencies=(Lucency(np.maximum(width * amount, bites), softness=0.8),),
+        lamellae=_periosteal(draws, reaction) if reaction else (),
+        swelling=grown("swelling"),
         gas=tuple(gas),
-        femoral_osteolysis=_scalloping(rng, patient, prosthesis, width),
+    )
+
+
+def _periosteal(draws: Draws, reaction: float) -> tuple[Lamella, ...]:
+    """One to three lamellae, the outermost `reaction` mm off the cortex."""
+    level, angle = draws.rng.uniform(-130, -60), draws.rng.uniform(0, 2 * np.pi)
+    along = np.exp(-(((FEMUR_Z - level) / (0.5 * draws("periosteal_length"))) ** 4))
+    around = np.clip(0.75 + 0.8 * np.cos(ANGLES - angle), 0.0, 1.0)
+    presence = np.outer(along, around)
+    count = min(max(round(reaction / 1.7), 1), 3)
+    pitch, gap = reaction / count, draws("periosteal_gap")
+    return tuple(
+        Lamella(presence, pitch * (layer + gap), pitch * (layer + 1)) for layer in range(count)
     )
 
 
 def _scalloping(
-    rng: np.random.Generator, patient: Patient, prosthesis: Prosthesis, width: float
-) -> tuple[Ellipsoid, ...]:
-    """Bites out of the endosteum: flat ellipsoids half inside the cortex."""
-    bites = []
-    for _ in range(int(rng.integers(3, 8))):
-        z = np.array([patient.neck_level - rng.uniform(20, prosthesis.stem_length)])
-        angle = rng.uniform(0, 2 * np.pi)
-        _, canal = femur_radii(patient, z)
-        reach = float(np.interp(angle, ANGLES, canal[0], period=2 * np.pi))
-        direction = np.array([np.cos(angle), -np.sin(angle), 0.0])
-        centre = femur_axis(patient, z)[0] + reach * direction
-        semi = np.diag([0.8 * width, 0.8 * width, rng.uniform(5, 12)])
-        bites.append(Ellipsoid(centre, semi, detail=0.3, softness=0.6))
-    return tuple(bites)
+    draws: Draws, patient: Patient, prosthesis: Prosthesis, depth: float, count: int
+) -> Points:
+    """Bites out of the endosteum, as width [K, angles] of the lucency from the stem's bed."""
+    body = stem(patient, prosthesis)
+    _, canal = bone_around(patient, body.nodes)
+    width = np.zeros_like(canal)
+    z = body.nodes[:, 2:]
+    for _ in range(count):
+        level, angle = draws.rng.uniform(*z[[-10, 20], 0]), draws.rng.uniform(0, 2 * np.pi)
+        aside = canal * (1.0 - np.cos(ANGLES - angle))
+        far = ((z - level) / draws("infection_bite_length")) ** 2 + (aside / 4.0) ** 2
+        shape = np.sqrt(np.clip(1.0 - far, 0.0, 1.0))
+        bite = np.where(shape > 0.0, canal - body.bed + 0.6 * depth * shape, 0.0)
+        width = np.maximum(width, bite)
+    return np.asarray(width)
 
 
 def dislocation(draws: Draws, patient: Patient, prosthesis: Prosthesis) -> Sign:
     """The head outside the cup: posterior-superior most often, anterior-inferior less."""
-    rng, distance = draws.rng, draws("dislocation_distance")
+    rng = draws.rng
+    distance = max(draws("dislocation_distance"), prosthesis.head_radius + 8.0)
     if draws.chance("posterior_superior_dislocation"):
         direction = np.array([rng.uniform(0.3, 0.9), rng.uniform(0.3, 0.8), rng.uniform(0.5, 1.0)])
         turn = rotation("z", rng.uniform(-30, -5)) @ rotation("y", rng.uniform(0, 12))
     else:
         direction = np.array([rng.uniform(-0.3, 0.4), rng.uniform(-0.8, -0.3), -1.0])
         turn = rotation("z", rng.uniform(5, 35)) @ rotation("y", rng.uniform(-15, 0))
-    shift = direction / np.linalg.norm(direction) * max(distance, prosthesis.head_radius + 8.0)
-    return Sign(size_mm=float(np.linalg.norm(shift)), head_shift=shift, femur_turn=turn)
+    return Sign(
+        size_mm=distance,
+        severity=severity_of("dislocation_distance", distance),
+        head_shift=distance * direction / np.linalg.norm(direction),
+        femur_turn=turn,
+    )
+
+
+LOWEST_FRACTURE = -200.0
+"""Height of the lowest fracture, mm under the head: every film shows it."""
 
 
 def fracture(draws: Draws, patient: Patient, prosthesis: Prosthesis) -> Sign:
     """A line through the cortex at the trochanter, around the stem or below it (Vancouver A-C)."""
     rng, gap, step = draws.rng, draws("fracture_gap"), draws("fracture_step")
+    severity = severity_of("fracture_gap", gap)
     x, level = patient.offset, patient.neck_level
     if draws.chance("trochanter_fracture"):
-        normal = np.array([0.85, 0.0, 0.53])
-        point = np.array([x + 5.0, 4.0, level + 2.0])
-        shift = normal * (gap + 0.5 * step) + np.array([0.0, 0.0, 0.5 * step])
-        return Sign(
-            size_mm=gap,
-            fracture=Fracture(point, normal, gap, shift, np.eye(3), trochanter=True),
-        )
+        normal = np.array([0.85, 0.0, 0.53]) / np.hypot(0.85, 0.53)
+        point = np.array([x + 8.0, 4.0, level + 2.0])
+        shift = gap * normal + 0.5 * step * np.array([-normal[2], 0.0, normal[0]])
+        broken = Fracture(point, normal, gap, shift, np.eye(3), trochanter=True)
+        return Sign(size_mm=gap, severity=severity, fracture=broken)
     tip = level + 9.0 - prosthesis.stem_length
-    if draws.chance("fracture_below_stem"):
-        height = tip - rng.uniform(4.0, 22.0)
+    below = draws.chance("fracture_below_stem") and tip - 4.0 > LOWEST_FRACTURE
+    if below:
+        height = rng.uniform(max(tip - 22.0, LOWEST_FRACTURE), tip - 4.0)
     else:
-        height = rng.uniform(tip + 4.0, level - 55.0)
+        height = rng.uniform(max(tip + 4.0, LOWEST_FRACTURE), level - 62.0)
     azimuth, tilt = rng.uniform(0, 2 * np.pi), np.radians(draws("fracture_obliquity"))
     normal = np.array(
         [np.sin(tilt) * np.cos(azimuth), np.sin(tilt) * np.sin(azimuth), -np.cos(tilt)]
     )
-    sideways = np.array([np.cos(rng.uniform(0, 2 * np.pi)), np.sin(rng.uniform(0, 2 * np.pi)), 0.0])
-    shift = 0.7 * step * sideways + normal * gap
-    turn = rotation("y", rng.choice([-1, 1]) * draws("fracture_angulation"))
-    turn = turn @ rotation("x", rng.uniform(-0.6, 0.6) * draws("fracture_angulation"))
-    point = np.array([x, 0.0, height])
-    return Sign(size_mm=gap, fracture=Fracture(point, normal, gap, shift, turn))
+    aside = rng.uniform(0, 2 * np.pi)
+    sideways = np.array([np.cos(aside), np.sin(aside), 0.0])
+    sideways -= (sideways @ normal) * normal
+    # The fragments touch on one side at most: a wider gap lets them be bent further.
+    most = np.degrees(np.arctan(0.8 * gap / patient.shaft_radius))
+    bend, twist = draws("fracture_angulation"), rng.uniform(-0.6, 0.6)
+    bend = min(bend, most) / np.hypot(1.0, twist)
+    turn = rotation("y", rng.choice([-1, 1]) * bend) @ rotation("x", twist * bend)
+    shift = step * sideways / np.linalg.norm(sideways) + gap * normal
+    point = np.array([x, -patient.bow * np.sin(np.pi * (level - height) / 300.0), height])
+    broken = Fracture(point, normal, gap, shift, turn)
+    return Sign(size_mm=gap, severity=severity, fracture=broken)
 
 
 def wear(draws: Draws, patient: Patient, prosthesis: Prosthesis) -> Sign:
@@ -235,12 +290,17 @@ def wear(draws: Draws, patient: Patient, prosthesis: Prosthesis) -> Sign:
     if distance > 3.5:
         for _ in range(int(rng.integers(1, 3))):
             radius = draws("wear_osteolysis")
-            angle = np.radians(rng.uniform(60, 150))
+            angle = np.radians(rng.uniform(75, 145))
             reach = prosthesis.cup_radius + 0.45 * radius
             centre = reach * np.array([np.cos(angle), rng.uniform(-0.4, 0.4), np.sin(angle)])
             semi = np.diag(radius * rng.uniform(0.75, 1.2, 3))
             lytic.append(Ellipsoid(centre, semi, detail=0.4, softness=0.4))
-    return Sign(size_mm=distance, head_shift=shift, pelvic_osteolysis=tuple(lytic))
+    return Sign(
+        size_mm=distance,
+        severity=severity_of("wear_distance", distance),
+        head_shift=shift,
+        pelvic_osteolysis=tuple(lytic),
+    )
 
 
 SIGNS: dict[Cause, Callable[[Draws, Patient, Prosthesis], Sign]] = {
