@@ -27,6 +27,9 @@ ANGLES: Points = np.linspace(0.0, 2.0 * np.pi, 48, endpoint=False)
 """Directions of a tube's cross-section: 0 lateral, pi/2 anterior, pi medial, 3 pi/2 posterior."""
 
 
+_ACROSS: Points = 0.5 + 0.5 * np.sin(np.linspace(-0.5, 0.5, 41) * np.pi)
+"""Where across an outline its surfaces are tabulated, 0 to 1; dense at the rims."""
+
 _DEPTHS = np.polynomial.legendre.leggauss(12)
 """Where along a chord a cut is asked for, and with which weight (Gauss-Legendre on -1 .. 1)."""
 
@@ -139,6 +142,33 @@ def _unit(vectors: Points) -> Points:
 
 
 @dataclass(frozen=True)
+class _Course:
+    """A tube as one view sees it, at each of its nodes.
+
+    Attributes:
+        along, across: unit vectors [2] on the detector; p runs along the tube, q across it.
+        p, q: [K] detector mm, from the first node.
+        nodes: [K, 3] in the view's frame.
+        scale: [K] magnification.
+        low, high: [K] least and largest q of the outline.
+        near, far: [K, len(_ACROSS)] depth of both surfaces from the node, mm.
+        oblique: [K] what a chord gains because the tube leans along the beam.
+    """
+
+    along: Points
+    across: Points
+    p: Points
+    q: Points
+    nodes: Points
+    scale: Points
+    low: Points
+    high: Points
+    near: Points
+    far: Points
+    oblique: Points
+
+
+@dataclass(frozen=True)
 class Tube:
     """A generalised cylinder: a centreline and a radius for each direction along it.
 
@@ -147,7 +177,7 @@ class Tube:
         radii: [K, len(ANGLES)], mm.
         cut: weight of the material at points of the group's frame, or None.
         detail: grid spacing of the chord image across the tube, mm.
-        step: spacing of the outlines along the tube, mm.
+        step: spacing of the chord image along the tube, mm; `detail` where there is a cut.
         softness: standard deviation of a Gaussian that makes the edge ill-defined, mm.
     """
 
@@ -158,94 +188,142 @@ class Tube:
     step: float = 1.0
     softness: float = 0.0
 
-    def project(self, pose: Pose, beam: Beam) -> Patch:
-        """The chord image of the tube in one view."""
+    def project(self, pose: Pose, beam: Beam, finest: float = 0.0) -> Patch:
+        """The chord image of the tube in one view, on a grid no finer than `finest` mm."""
+        course = self._course(pose, beam)
+        detail = max(self.detail, finest)
+        margin = 2.0 + 4.0 * self.softness
+        q_grid = np.arange(course.low.min() - margin, course.high.max() + margin, detail)
+        length = float(course.p[-1] - course.p[0])
+        wanted = detail if self.cut else max(self.step, detail)
+        step = min(wanted, 0.25 * length + 0.2 * detail)
+        p_grid = np.arange(course.p[0], course.p[-1] + step, step)
+        at = np.interp(p_grid, course.p, np.arange(len(course.p)))
+        index = _where(course, at, q_grid)
+        chords = (course.far - course.near) * course.oblique[:, None]
+        image = _looked_up(chords, index)
+        if self.cut is not None:
+            image *= self._kept(course, pose, q_grid, at, index)
+        if self.softness:
+            sigma = self.softness / detail
+            image = np.asarray(cv2.GaussianBlur(image, (0, 0), sigma, sigmaY=self.softness / step))
+        first = beam.project(course.nodes[0])
+        origin = first + (p_grid[0] - course.p[0]) * course.along + q_grid[0] * course.across
+        return Patch(image, np.column_stack([course.across * detail, course.along * step, origin]))
+
+    def _course(self, pose: Pose, beam: Beam) -> _Course:
         nodes = pose.apply(self.nodes)
         uv = beam.project(nodes)
         run = uv[-1] - uv[0]
         along = _unit(run) if np.linalg.norm(run) > 1e-3 else np.array([0.0, 1.0])
         across = np.array([-along[1], along[0]])
-        p = np.maximum.accumulate((uv - uv[0]) @ along)
-        in_plane = np.array([across[0], 0.0, -across[1]])
         tangents = _unit(np.gradient(nodes, axis=0))
         crosswise = np.abs(tangents @ pose.rotation[:, 0]).mean() > 0.85
         reference = pose.rotation[:, 2 if crosswise else 0]
         first = _unit(reference - tangents * (tangents @ reference)[:, None])
         second = np.cross(tangents, first)
-        ring = np.cos(ANGLES)[:, None] * first[:, None] + np.sin(ANGLES)[:, None] * second[:, None]
-        contour = self.radii[..., None] * ring
+        in_plane = np.array([across[0], 0.0, -across[1]])
+        cos, sin = np.cos(ANGLES), np.sin(ANGLES)
+        aside = (first @ in_plane)[:, None] * cos + (second @ in_plane)[:, None] * sin
+        deep = first[:, 1:2] * cos + second[:, 1:2] * sin
         scale = beam.magnification(nodes)
-        q_contour = (uv - uv[0]) @ across
-        q_contour = q_contour[:, None] + scale[:, None] * (contour @ in_plane)
-        oblique = 1.0 / np.sqrt(np.clip(1.0 - tangents[:, 1] ** 2, 0.25, 1.0))
-
-        margin = 2.0 + 4.0 * self.softness
-        q_grid = np.arange(q_contour.min() - margin, q_contour.max() + margin, self.detail)
-        # Cross-sections change slowly along a tube: outline at every step, interpolate between.
-        step = min(self.step, 0.25 * (p[-1] - p[0]) + self.detail)
-        p_coarse = np.arange(p[0], p[-1] + step, step)
-        near, far, inside = _outline(
-            _resample(q_contour, p, p_coarse), _resample(contour[..., 1], p, p_coarse), q_grid
+        q = (uv - uv[0]) @ across
+        outline = q[:, None] + scale[:, None] * self.radii * aside
+        near, far = _surfaces(outline, self.radii * deep)
+        return _Course(
+            along=along,
+            across=across,
+            p=np.maximum.accumulate((uv - uv[0]) @ along),
+            q=q,
+            nodes=nodes,
+            scale=scale,
+            low=outline.min(1),
+            high=outline.max(1),
+            near=near,
+            far=far,
+            # A cross-section is seen foreshortened, and the ray leaves it at the same slant.
+            oblique=1.0 / np.clip(1.0 - tangents[:, 1] ** 2, 0.06, 1.0),
         )
-        half = np.where(inside, (far - near) * 0.5, 0.0) * _resample(oblique, p, p_coarse)[:, None]
-        if self.cut is None:
-            p_grid, chords = p_coarse, 2.0 * half
-        else:
-            p_grid = np.arange(p[0], p[-1] + self.detail, self.detail)
-            q_centre = (uv - uv[0]) @ across
 
-            def weigh(rows: Points, near: Points, far: Points) -> Points:
-                """Mean weight of the cut through the depth [len(rows), len(q_grid)]."""
-                lateral = q_grid[None, :] - _resample(q_centre, p, rows)[:, None]
-                lateral = lateral / _resample(scale, p, rows)[:, None]
-                base = _resample(nodes, p, rows)[:, None, :] + lateral[..., None] * in_plane
-                total = np.zeros_like(near)
-                for part, weight in zip(*_DEPTHS, strict=True):
-                    points = base.copy()
-                    points[..., 1] += near + (far - near) * 0.5 * (1.0 + part)
-                    total += 0.5 * weight * self.cut(pose.undo(points))  # type: ignore[misc]
-                return total
+    def _kept(
+        self, course: _Course, pose: Pose, q_grid: Points, at: Points, index: tuple[Array, Array]
+    ) -> Array:
+        """Part of every chord [len(at), len(q_grid)] that the cut leaves."""
 
-            # Most rows are wholly kept or wholly gone; only those near the cut need every point.
-            coarse = weigh(p_coarse[::2], near[::2], far[::2])
-            lowest = _resample(coarse.min(1), p_coarse[::2], p_grid)
-            highest = _resample(coarse.max(1), p_coarse[::2], p_grid)
-            half, near, far = (_resample(x, p_coarse, p_grid) for x in (half, near, far))
-            kept = np.where(lowest > 0.999, 1.0, 0.0)[:, None] * np.ones_like(half)
-            mixed = (lowest <= 0.999) & (highest >= 0.001)
-            if mixed.any():
-                kept[mixed] = weigh(p_grid[mixed], near[mixed], far[mixed])
-            chords = 2.0 * half * kept
-        image = chords.astype(np.float32)
-        step = float(p_grid[1] - p_grid[0])
-        if self.softness:
-            sigma = self.softness / self.detail
-            image = np.asarray(cv2.GaussianBlur(image, (0, 0), sigma, sigmaY=self.softness / step))
-        origin = uv[0] + (p_grid[0] - p[0]) * along + q_grid[0] * across
-        return Patch(image, np.column_stack([across * self.detail, along * step, origin]))
+        def weigh(rows: Points, columns: Points, index: tuple[Array, Array]) -> Array:
+            near = _looked_up(course.near, index)
+            far = _looked_up(course.far, index)
+            nodes, q, scale = (_between(x, rows) for x in (course.nodes, course.q, course.scale))
+            aside = (columns[None, :] - q[:, None]) / scale[:, None]
+            in_plane = np.array([course.across[0], 0.0, -course.across[1]]) @ pose.rotation
+            base = pose.undo(nodes)[:, None, :] + aside[..., None] * in_plane
+            base, deeper = base.astype(np.float32), pose.rotation[1].astype(np.float32)
+            total = np.zeros_like(near)
+            for part, weight in zip(*_DEPTHS, strict=True):
+                depth = near + (far - near) * np.float32(0.5 * (1.0 + part))
+                points = base + depth[..., None] * deeper
+                total += np.float32(0.5 * weight) * self.cut(points)  # type: ignore[misc]
+            return total
+
+        # Most rows are wholly kept or wholly gone; only those near the cut need every point.
+        few = slice(None, None, max(1, round(2.0 / max(float(q_grid[1] - q_grid[0]), 0.1))))
+        sparse = weigh(at[few], q_grid[few], (index[0][few, few], index[1][few, few]))
+        rows = np.arange(len(at))
+        lowest = np.interp(rows, rows[few], sparse.min(1))
+        highest = np.interp(rows, rows[few], sparse.max(1))
+        kept = np.repeat((lowest > 0.999)[:, None], len(q_grid), axis=1).astype(np.float32)
+        mixed = (lowest <= 0.999) & (highest >= 0.001)
+        if mixed.any():
+            kept[mixed] = weigh(at[mixed], q_grid, (index[0][mixed], index[1][mixed]))
+        return kept
 
 
-def _resample(values: Points, at: Points, to: Points) -> Points:
-    """Rows of `values` given at positions `at`, linearly interpolated at positions `to`."""
-    index = np.interp(to, at, np.arange(len(at)))
-    low = np.minimum(index.astype(int), len(at) - 2)
-    weight = (index - low).reshape(-1, *[1] * (values.ndim - 1))
+def _between(values: Points, at: Points) -> Points:
+    """Rows of `values` at fractional row numbers `at`, linearly interpolated."""
+    low = np.minimum(at.astype(int), len(values) - 2)
+    weight = (at - low).reshape(-1, *[1] * (values.ndim - 1))
     return np.asarray(values[low] * (1 - weight) + values[low + 1] * weight)
 
 
-def _outline(q_rows: Points, y_rows: Points, q_grid: Points) -> tuple[Points, Points, Points]:
-    """Near and far depth [rows, len(q_grid)] of each row's closed contour, and what is inside."""
-    near = np.empty((len(q_rows), len(q_grid)))
-    far = np.empty_like(near)
-    for row, (q, y) in enumerate(zip(q_rows, y_rows, strict=True)):
-        top, bottom = int(q.argmax()), int(q.argmin())
-        up = np.arange(bottom, top + (len(q) if top < bottom else 0) + 1) % len(q)
-        down = np.arange(top, bottom + (len(q) if bottom < top else 0) + 1) % len(q)
-        one = np.interp(q_grid, np.maximum.accumulate(q[up]), y[up])
-        two = np.interp(q_grid, np.maximum.accumulate(q[down][::-1]), y[down][::-1])
-        near[row], far[row] = np.minimum(one, two), np.maximum(one, two)
-    inside = (q_grid >= q_rows.min(1)[:, None]) & (q_grid <= q_rows.max(1)[:, None])
-    return near, far, inside
+def _surfaces(outline: Points, depth: Points) -> tuple[Points, Points]:
+    """Near and far depth [K, len(_ACROSS)] of closed outlines, from their least q to their largest.
+
+    Args:
+        outline: q of the outline [K, len(ANGLES)].
+        depth: its depth, likewise.
+    """
+    count = len(ANGLES)
+    row = np.arange(len(outline))[:, None]
+    low, high = outline.min(1, keepdims=True), outline.max(1, keepdims=True)
+    part = (outline - low) / np.maximum(high - low, 1e-9)
+    start, end = outline.argmin(1)[:, None], outline.argmax(1)[:, None]
+    wanted = (_ACROSS[None, :] + 2.0 * row).ravel()
+    sides = []
+    for turn in (1, -1):
+        # Both ways round from the least q to the largest; all rows in one rising sequence.
+        taken = np.minimum(np.arange(count), (turn * (end - start)) % count)
+        around = (start + turn * taken) % count
+        knots = np.maximum.accumulate(part[row, around], axis=1) + 2.0 * row
+        side = np.interp(wanted, knots.ravel(), depth[row, around].ravel())
+        sides.append(side.reshape(len(outline), -1))
+    near, far = np.minimum(*sides), np.maximum(*sides)
+    for column, place in ((0, start), (-1, end)):
+        near[:, column] = far[:, column] = depth[row, place][:, 0]
+    return near, far
+
+
+def _where(course: _Course, at: Points, q_grid: Points) -> tuple[Array, Array]:
+    """Column and row [len(at), len(q_grid)] of a table of surfaces at each point of the grid."""
+    low, high = _between(course.low, at), _between(course.high, at)
+    across = (2.0 * q_grid[None, :] - (low + high)[:, None]) / np.maximum(high - low, 1e-9)[:, None]
+    angle = np.arcsin(np.clip(across.astype(np.float32), -1.0, 1.0))
+    column = (angle * np.float32(1.0 / np.pi) + np.float32(0.5)) * np.float32(len(_ACROSS) - 1)
+    row = np.repeat(at.astype(np.float32)[:, None], len(q_grid), axis=1)
+    return column, row
+
+
+def _looked_up(table: Points, index: tuple[Array, Array]) -> Array:
+    return np.asarray(cv2.remap(table.astype(np.float32), *index, cv2.INTER_LINEAR))
 
 
 @dataclass(frozen=True)
@@ -265,36 +343,40 @@ class Ellipsoid:
     detail: float = 0.5
     softness: float = 0.0
 
-    def project(self, pose: Pose, beam: Beam) -> Patch:
-        """The chord image of the ellipsoid in one view."""
+    def project(self, pose: Pose, beam: Beam, finest: float = 0.0) -> Patch:
+        """The chord image of the ellipsoid in one view, on a grid no finer than `finest` mm."""
         centre = pose.apply(self.centre)
         axes = self.axes @ pose.rotation.T
         reach = np.linalg.norm(axes, axis=0) * beam.magnification(centre) * 1.1
-        middle = beam.project(centre)
+        middle, detail = beam.project(centre), max(self.detail, finest)
         margin = 2.0 + 4.0 * self.softness
-        u = np.arange(middle[0] - reach[0] - margin, middle[0] + reach[0] + margin, self.detail)
-        v = np.arange(middle[1] - reach[2] - margin, middle[1] + reach[2] + margin, self.detail)
-        detector = beam.on_detector(np.stack(np.meshgrid(u, v), axis=-1))
+        u = np.arange(middle[0] - reach[0] - margin, middle[0] + reach[0] + margin, detail)
+        v = np.arange(middle[1] - reach[2] - margin, middle[1] + reach[2] + margin, detail)
         source = beam.source
-        rays = _unit(detector - source)
+        # A ray is source + t (x, y, z) with y constant: x goes with the column, z with the row.
+        along = beam.on_detector(np.stack([u, np.full_like(u, v[0])], -1))[:, 0] - source[0]
+        down = beam.on_detector(np.stack([np.full_like(v, u[0]), v], -1))[:, 2] - source[2]
+        x, y, z = along[None, :], beam.object_to_detector - source[1], down[:, None]
         to_sphere = np.linalg.inv(axes.T)
-        start = to_sphere @ (source - centre)
-        direction = rays @ to_sphere.T
-        a = np.einsum("...i,...i", direction, direction)
-        b = direction @ start
+        form, start = to_sphere.T @ to_sphere, to_sphere @ (source - centre)
+        tilt = start @ to_sphere
+        # Solve |start + t to_sphere ray| = 1 with what depends on one coordinate worked out once.
+        a = (form[0, 0] * x + 2.0 * form[0, 1] * y) * x + form[1, 1] * y * y
+        a = a + (form[2, 2] * z + 2.0 * form[1, 2] * y) * z + (2.0 * form[0, 2] * z) * x
+        b = (tilt[0] * x + tilt[1] * y) + tilt[2] * z
         root = np.sqrt(np.maximum(b * b - a * (start @ start - 1.0), 0.0))
         enter, leave = (-b - root) / a, (-b + root) / a
         for normal, offset in self.planes:
             towards = pose.rotation @ normal
-            speed = rays @ towards
+            speed = (towards[0] * x + towards[1] * y) + towards[2] * z
             crossing = (offset - (source - centre) @ towards) / np.where(speed == 0, 1e-9, speed)
             enter = np.where(speed < 0, np.maximum(enter, crossing), enter)
             leave = np.where(speed > 0, np.minimum(leave, crossing), leave)
-        image = np.maximum(leave - enter, 0.0).astype(np.float32)
+        length = np.sqrt((x * x + y * y) + z * z)
+        image = (np.maximum(leave - enter, 0.0) * length).astype(np.float32)
         if self.softness:
-            image = cv2.GaussianBlur(image, (0, 0), self.softness / self.detail)
-        matrix = np.array([[self.detail, 0.0, u[0]], [0.0, self.detail, v[0]]])
-        return Patch(image, matrix)
+            image = np.asarray(cv2.GaussianBlur(image, (0, 0), self.softness / detail))
+        return Patch(image, np.array([[detail, 0.0, u[0]], [0.0, detail, v[0]]]))
 
 
 Solid = Tube | Ellipsoid
