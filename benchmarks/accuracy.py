@@ -1,16 +1,19 @@
-"""Measure a bundle on held-out simulated studies, through the package's own engine. No PyTorch.
+r"""Measure a bundle on simulated studies it has never seen, through the package's own engine.
 
-    python -m export.cohort --n 1000 --seed 900 --out runs/held-out
-    python -m benchmarks.accuracy --cohort runs/held-out --out benchmarks/results/accuracy.json
+    python -m benchmarks.accuracy --cohort runs/shifted --two-causes runs/two \
+        --run runs/one --validation runs/validation --keep runs/answers \
+        --out benchmarks/results/accuracy.json
 
 The cohort is what `preprocess_study` made, so every network input is the one that `Predictor`
-would see. Intervals are 95 % bootstrap percentiles, studies drawn within each cause.
+would see. It holds failed and sound prostheses of the shifted site, at least 2,000 for a committed
+result. Intervals are 95 % bootstrap percentiles over studies, drawn within each cause. `--run` and
+`--validation` (the backbones as trained, and the studies they were calibrated on) are needed for
+the comparison of views alone, which fits decisions anew and needs PyTorch.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -19,12 +22,13 @@ from typing import Any
 import click
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 import hipnet_edge
-from export import evaluate
-from export.cohort import Cohort
-from hipnet_edge.backends import Backend, choose_backend
+from benchmarks import bootstrap, cause_figures, map_figures, risk_figures, smallest_sign
+from benchmarks.outcome import Outcome, infer_cohort, outcome, remembered
+from benchmarks.view_comparison import pooled_features, view_comparison
+from export.cohort import SOUND, Cohort
+from hipnet_edge.backends import Choice, choose_backend
 from hipnet_edge.bundle import Bundle
 from hipnet_edge.errors import HipNetError
 from hipnet_edge.machine import examine
@@ -32,68 +36,81 @@ from hipnet_edge.manifest import Manifest
 from hipnet_edge.vocabulary import CAUSES
 
 Array = NDArray[Any]
-RESAMPLES = 1000
+
+PICTURE = Path(__file__).parent.parent / "docs" / "pictures" / "smallest_sign.png"
 
 
-def infer_cohort(backend: Backend, cohort: Cohort) -> dict[str, Array]:
-    """A backend's outputs for every study, as arrays by name."""
-    outputs = [
-        backend.infer(cohort.radiographs[i : i + 1])
-        for i in tqdm(range(len(cohort)), desc="studies", unit="study", mininterval=5)
-    ]
-    return {
-        name: np.concatenate([getattr(one, name) for one in outputs])
-        for name in ("probabilities", "member_probabilities", "maps")
+def figures(measured: Outcome, manifest: Manifest) -> dict[str, Any]:
+    """All figures that need nothing but answers and truth.
+
+    Those about thresholds, plausible causes and sound prostheses are left out where the bundle
+    has no calibration or the cohort no sound study.
+    """
+    counts = bootstrap.draw(measured.causes)
+    is_failed = measured.causes != SOUND
+    failed, drawn = measured.failed, counts[:, is_failed]
+    names = [backbone.name for backbone in manifest.backbones]
+    report: dict[str, Any] = {
+        **cause_figures.told_apart(failed, drawn),
+        "simulated_calibration_error": cause_figures.calibration(failed, drawn),
+        "simulated_ensemble_against_single": cause_figures.against_single(failed, drawn, names),
+        "simulated_smallest_sign": smallest_sign.smallest_signs(measured, counts),
+        "simulated_maps": map_figures.map_figures(failed, drawn, manifest.map_stride),
+        "simulated_pji_risk": risk_figures.pji_risk(measured, counts),
+        "simulated_accuracy_by_subgroup": cause_figures.by_subgroup(failed),
     }
+    decision = manifest.decision
+    if decision is None:
+        return report
+    thresholds = np.array([decision.thresholds[cause] for cause in CAUSES])
+    report["simulated_one_against_rest_accuracy"] = cause_figures.one_against_rest(
+        failed, drawn, thresholds
+    )
+    report["simulated_conformal"] = cause_figures.conformal(
+        failed, drawn, failed.plausible(decision)
+    )
+    curve = decision.sign_of_failure
+    if curve is not None and not is_failed.all():
+        sign = np.array([curve.probability(maps) for maps in measured.maps])
+        report["simulated_no_sign_of_failure"] = risk_figures.sign_of_failure(
+            measured, counts, sign, curve.threshold
+        )
+    return report
 
 
-def figures(outputs: dict[str, Array], cohort: Cohort, manifest: Manifest) -> dict[str, Any]:
-    """All figures with their intervals."""
-    probabilities, causes = outputs["probabilities"], cohort.causes
-
-    def one_cause(k: int) -> Callable[[Array, Array], float]:
-        return lambda p, c: evaluate.auc(p, c, k)
-
-    def with_interval(figure: Callable[[Array, Array], float], p: Array) -> dict[str, Any]:
-        low, high = evaluate.bootstrap_interval(figure, p, causes, RESAMPLES)
-        return {"value": round(figure(p, causes), 4), "ci95": [round(low, 4), round(high, 4)]}
-
-    confusion = np.zeros((len(CAUSES), len(CAUSES)), int)
-    np.add.at(confusion, (causes, probabilities.argmax(axis=1)), 1)
-    return {
-        "simulated_macro_auc": with_interval(evaluate.macro_auc, probabilities),
-        "simulated_auc_by_cause": {
-            cause.value: with_interval(one_cause(k), probabilities)
-            for k, cause in enumerate(CAUSES)
-        },
-        "simulated_accuracy": with_interval(evaluate.accuracy, probabilities),
-        "simulated_calibration_error": round(evaluate.calibration_error(probabilities, causes), 4),
-        "simulated_confusion_true_by_called": confusion.tolist(),
-        "simulated_macro_auc_by_backbone": {
-            backbone.name: with_interval(
-                evaluate.macro_auc, outputs["member_probabilities"][:, index]
-            )
-            for index, backbone in enumerate(manifest.backbones)
-        },
-        "simulated_maps": {
-            name: round(value, 4)
-            for name, value in evaluate.map_metrics(
-                outputs["maps"], cohort.occupancy, causes
-            ).items()
-        },
-    }
+def answer(bundle: Bundle, choice: Choice, cohort: Cohort, kept: Path | None) -> Outcome:
+    """A bundle's answers for a cohort, beside its truth; from `kept` if they are there."""
+    key = {"bundle": bundle.digest, "variant": choice.variant, "cohort": cohort.index}
+    return outcome(remembered(kept, key, lambda: infer_cohort(choice.backend, cohort)), cohort)
 
 
-def measure(bundle: Bundle, cohort: Cohort, backend: str, precision: str) -> dict[str, Any]:
-    """Run a bundle over a cohort; gives the report."""
-    choice = choose_backend(bundle, backend, precision, None)
+def views(run: Path, validation: Cohort, cohort: Cohort, keep: Path | None) -> dict[str, Any]:
+    """The comparison of views, with the backbones of a run."""
+    from export.network import MEMBERS, deploy
+    from export.train import load_member
+
+    members = {name: deploy(load_member(run, name)) for name in MEMBERS}
+    weights = [float(p.double().sum()) for member in members.values() for p in member.parameters()]
+
+    def features(name: str, studies: Cohort) -> dict[str, Array]:
+        file = keep / f"features-{name}.npz" if keep else None
+        key = {"weights": weights, "cohort": studies.index}
+        return remembered(file, key, lambda: pooled_features(members, studies))
+
+    return view_comparison(
+        features("validation", validation),
+        validation.causes,
+        features("cohort", cohort),
+        cohort.causes,
+    )
+
+
+def about(bundle: Bundle, choice: Choice, cohort: Cohort) -> dict[str, Any]:
+    """What was measured, with what, where and when."""
     engine = choice.backend
-    try:
-        outputs = infer_cohort(engine, cohort)
-    finally:
-        engine.close()
     return {
-        "what": "simulated held-out studies; no patient, no claim about any",
+        "what": "simulated studies of a site that took no part in training, of the same renderer; "
+        "no patient, no claim about any, and no external validation",
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "bundle": {"name": bundle.manifest.name, "digest": bundle.digest},
         "engine": {
@@ -102,12 +119,18 @@ def measure(bundle: Bundle, cohort: Cohort, backend: str, precision: str) -> dic
             "variant": choice.variant,
             "settings": dict(engine.settings),
         },
-        "cohort": {"studies": len(cohort), **cohort.index},
-        "bootstrap_resamples": RESAMPLES,
-        "figures": figures(outputs, cohort, bundle.manifest),
+        "cohort": {
+            "studies": len(cohort),
+            "by_cause": {
+                **{c.value: int((cohort.causes == k).sum()) for k, c in enumerate(CAUSES)},
+                "sound": int((cohort.causes == SOUND).sum()),
+            },
+            **cohort.index,
+        },
+        "bootstrap_resamples": bootstrap.RESAMPLES,
         "versions": {
             "hipnet-edge": hipnet_edge.__version__,
-            **{name: version(name) for name in ("numpy", "onnxruntime", "scikit-learn")},
+            **{name: version(name) for name in ("numpy", "onnxruntime", "scikit-learn", "scipy")},
         },
         "machine": examine().to_dict(),
     }
@@ -116,18 +139,48 @@ def measure(bundle: Bundle, cohort: Cohort, backend: str, precision: str) -> dic
 @click.command(help=__doc__)
 @click.option("--bundle", type=click.Path(path_type=Path), help="Default: the reference bundle.")
 @click.option("--cohort", "directory", type=click.Path(path_type=Path), required=True)
+@click.option("--two-causes", type=click.Path(path_type=Path), help="Cohort with two at once.")
+@click.option("--run", type=click.Path(path_type=Path), help="Trained backbones, for the views.")
+@click.option("--validation", type=click.Path(path_type=Path), help="Cohort, for the views.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Where answers are kept.")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--picture", type=click.Path(path_type=Path), default=PICTURE, show_default=True)
 @click.option("--backend", default="auto", show_default=True)
 @click.option("--precision", default="auto", show_default=True)
-def main(bundle: Path | None, directory: Path, out: Path, backend: str, precision: str) -> None:
+def main(
+    bundle: Path | None,
+    directory: Path,
+    two_causes: Path | None,
+    run: Path | None,
+    validation: Path | None,
+    keep: Path | None,
+    out: Path,
+    picture: Path,
+    backend: str,
+    precision: str,
+) -> None:
     """Measure a bundle."""
     try:
         model = Bundle.load(bundle) if bundle else Bundle.reference()
-        report = measure(model, Cohort.load(directory), backend, precision)
+        cohort = Cohort.load(directory)
+        choice = choose_backend(model, backend, precision, None)
+        measured = answer(model, choice, cohort, keep and keep / "answers.npz")
+        report = about(model, choice, cohort)
+        report["figures"] = figures(measured, model.manifest)
+        if two_causes and model.manifest.decision is not None:
+            pairs = Cohort.load(two_causes)
+            both = answer(model, choice, pairs, keep and keep / "answers-two-causes.npz")
+            report["figures"]["simulated_two_causes"] = cause_figures.two_causes(
+                both, both.plausible(model.manifest.decision)
+            )
+        choice.backend.close()
+        if run and validation:
+            report["figures"]["simulated_views"] = views(run, Cohort.load(validation), cohort, keep)
     except (HipNetError, FileNotFoundError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(report, indent=1) + "\n")
+    smallest_sign.plot(report["figures"]["simulated_smallest_sign"], picture)
     print(json.dumps(report["figures"], indent=1))
 
 

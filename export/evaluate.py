@@ -1,8 +1,11 @@
-"""Figures of merit over a cohort: how well causes are told apart and where the maps point."""
+"""Figures of merit over a cohort: how well causes are told apart and where the maps point.
+
+Probabilities are conditional on failure, so figures about causes are over the failed studies
+alone: sound ones (cause -1) take no part in them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -10,20 +13,30 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from export.cohort import SOUND
 from hipnet_edge.vocabulary import CAUSES
 
 Array = NDArray[Any]
 
+DISEASED_CELL = 1.0 / 16.0
+"""Part of a map cell's area from which it counts as diseased: half of what training calls full."""
+
+
+def _failed(probabilities: Array, causes: Array) -> tuple[Array, Array]:
+    failed = causes != SOUND
+    return probabilities[failed], causes[failed]
+
 
 def auc(probabilities: Array, causes: Array, k: int) -> float:
-    """Area under the ROC curve of cause k against the rest.
+    """Area under the ROC curve of cause k against the other causes.
 
     Args:
         probabilities: [N, 5].
-        causes: [N], true index into `CAUSES`; cause k must occur, and not alone.
+        causes: [N], true index into `CAUSES` or `SOUND`; cause k must occur, and not alone.
         k: index into `CAUSES`.
     """
-    return float(roc_auc_score(causes == k, probabilities[:, k]))
+    p, c = _failed(probabilities, causes)
+    return float(roc_auc_score(c == k, p[:, k]))
 
 
 def auc_by_cause(probabilities: Array, causes: Array) -> dict[str, float]:
@@ -37,20 +50,21 @@ def macro_auc(probabilities: Array, causes: Array) -> float:
 
 
 def accuracy(probabilities: Array, causes: Array) -> float:
-    """Part of the studies whose leading cause is the true one."""
-    return float((probabilities.argmax(axis=1) == causes).mean())
+    """Part of the failed studies whose leading cause is the true one."""
+    p, c = _failed(probabilities, causes)
+    return float((p.argmax(axis=1) == c).mean())
 
 
 def negative_log_likelihood(probabilities: Array, causes: Array) -> float:
-    """Mean of -log p(true cause)."""
-    true = probabilities[np.arange(len(causes)), causes]
-    return float(-np.log(np.maximum(true, 1e-12)).mean())
+    """Mean of -log p(true cause) over the failed studies."""
+    p, c = _failed(probabilities, causes)
+    return float(-np.log(np.maximum(p[np.arange(len(c)), c], 1e-12)).mean())
 
 
 def calibration_error(probabilities: Array, causes: Array, bins: int = 15) -> float:
     """Expected calibration error of the leading cause, in bins of equal width."""
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == causes
+    p, c = _failed(probabilities, causes)
+    confidence, correct = p.max(axis=1), p.argmax(axis=1) == c
     which = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = [
         abs(float(confidence[which == b].mean() - correct[which == b].mean())) * (which == b).mean()
@@ -59,44 +73,32 @@ def calibration_error(probabilities: Array, causes: Array, bins: int = 15) -> fl
     return float(np.sum(gaps))
 
 
-def bootstrap_interval(
-    figure: Callable[[Array, Array], float],
-    probabilities: Array,
-    causes: Array,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """95 % percentile interval of a figure, studies drawn with replacement within each cause."""
-    random = np.random.default_rng(seed)
-    groups = [np.flatnonzero(causes == k) for k in np.unique(causes)]
-    values = []
-    for _ in range(resamples):
-        drawn = np.concatenate([random.choice(group, len(group)) for group in groups])
-        values.append(figure(probabilities[drawn], causes[drawn]))
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
-
-
 def map_metrics(maps: Array, occupancy: Array, causes: Array) -> dict[str, float]:
     """Whether the map of the true cause points at the disease, over views that show any.
 
     Args:
         maps: [N, 2, 5, h, w], 0 to 1.
-        occupancy: [N, 2, h, w], diseased part of each cell.
-        causes: [N].
+        occupancy: [N, 2, h, w], diseased part of each cell; NaN where nobody has drawn it.
+        causes: [N]; sound studies take no part.
 
     Returns:
         `pointing`: part of the views whose peak lies on a diseased cell or next to one;
         `pointing_chance`: the same for a peak at random; `average_precision`: over all cells.
+        All NaN where no view shows any disease.
     """
-    true_maps = np.asarray(maps[np.arange(len(causes)), :, causes], dtype=np.float32)
+    failed = np.flatnonzero(causes != SOUND)
+    true_maps = np.asarray(maps[failed, :, causes[failed]], dtype=np.float32)
     true_maps = true_maps.reshape(-1, *maps.shape[3:])
-    diseased = (np.asarray(occupancy, dtype=np.float32) > 0.02).reshape(true_maps.shape)
+    truth = np.asarray(occupancy[failed], dtype=np.float32).reshape(true_maps.shape)
+    diseased = truth >= DISEASED_CELL  # NaN is not
     shown = diseased.any(axis=(1, 2))
+    if not shown.any():
+        nothing = dict.fromkeys(("pointing", "pointing_chance", "average_precision"), float("nan"))
+        return {**nothing, "views": 0}
     true_maps, diseased = true_maps[shown], diseased[shown]
     hits, chance = [], []
-    for one_map, truth in zip(true_maps, diseased, strict=True):
-        near = cv2.dilate(truth.astype(np.uint8), np.ones((3, 3), np.uint8))
+    for one_map, one_truth in zip(true_maps, diseased, strict=True):
+        near = cv2.dilate(one_truth.astype(np.uint8), np.ones((3, 3), np.uint8))
         hits.append(near.flat[int(one_map.argmax())])
         chance.append(near.mean())
     return {
