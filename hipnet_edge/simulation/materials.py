@@ -2,7 +2,8 @@
 
 Two effective energies (50 and 70 keV, equal weight) give the beam hardening that makes metal look
 as it does. Values per mm, rounded from NIST's tables of mass attenuation coefficients (XCOM) times
-usual densities; the ceramic is alumina toughened with a quarter of zirconia.
+usual densities; the ceramic is alumina toughened with a quarter of
+zirconia, the cement holds a tenth of barium sulphate.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ class Material(Enum):
     POLYETHYLENE = (0.0194, 0.0176)
     CANCELLOUS_BONE = (0.0405, 0.0290)
     CORTICAL_BONE = (0.0810, 0.0490)
-    BONE_CEMENT = (0.0620, 0.0370)
+    BONE_CEMENT = (0.1000, 0.0540)
     CERAMIC = (0.5800, 0.2700)
     TITANIUM = (0.5460, 0.2500)
     COBALT_CHROME = (1.6200, 0.7000)

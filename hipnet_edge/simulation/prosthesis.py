@@ -122,7 +122,7 @@ def femoral_component(patient: Patient, prosthesis: Prosthesis, body: Stem) -> l
     elements.append(Element(solid, metal, inside, group="femur"))
     start = np.array([patient.offset - 3.0, body.nodes[0, 1], patient.neck_level - 3.0])
     neck_nodes = np.linspace(start, [0.0, 0.0, 0.0], 30)
-    taper = np.interp(np.linspace(0, 1, 30), [0, 0.25, 1], [1.5, 1.0, 0.95])
+    taper = np.interp(np.linspace(0, 1, 30), [0, 0.04, 0.25, 1], [0.8, 1.2, 1.0, 0.95])
     neck = Tube(neck_nodes, round_section(prosthesis.neck_radius * taper), detail=0.2)
     head = sphere(np.zeros(3), prosthesis.head_radius, detail=0.2)
     elements.append(Element(neck, metal, group="femur"))
@@ -145,7 +145,8 @@ def _cement_plug(prosthesis: Prosthesis, body: Stem) -> list[Element]:
     plug = Tube(nodes, body.bed[-1] * taper[:, None])
     elements = [Element(plug, Material.BONE_CEMENT, Material.FAT, "femur")]
     if prosthesis.stem.centraliser:
-        hollow = Tube(nodes[:6], round_section(np.full(6, 0.6 * float(body.bed[-1].min()))))
+        bullet = 0.55 * float(body.bed[-1].min()) * np.array([0.5, 0.9, 1.0, 0.9, 0.6, 0.1])
+        hollow = Tube(nodes[1:7], round_section(bullet), softness=0.4)
         elements.append(Element(hollow, Material.POLYETHYLENE, Material.BONE_CEMENT, "femur"))
     return elements
 
