@@ -273,14 +273,18 @@ def test_a_tibia_without_its_words_is_refused_by_its_pixels(predictor, study, re
 def test_training_and_runtime_see_the_same_bits(tmp_path):
     """The network's input as the training cohort stores it, and as a written file gives it."""
     from export.cohort import make_study
+    from export.cohort_studies import SimulatedSource
     from hipnet_edge import Study
     from hipnet_edge.preprocessing import preprocess_study
     from hipnet_edge.simulation import write_study
+    from hipnet_edge.simulation.cohort import plan
+    from hipnet_edge.simulation.dimensions import Site
 
     spec = Bundle.reference().manifest.input
-    trained_on = make_study(1, 77, SPACING, spec.to_dict())[0]
-    simulated = simulate_study(Cause.ASEPTIC_LOOSENING, 77, pixel_spacing_mm=SPACING)
-    paths = write_study(simulated, tmp_path)
+    (planned,) = plan(Site.DEVELOPMENT, 1, 77, causes=[Cause.ASEPTIC_LOOSENING])
+    pictures, _ = make_study(SimulatedSource([planned], SPACING), 0, spec)
+    trained_on = pictures[""].radiographs
+    paths = write_study(planned.simulate(SPACING), tmp_path)
     assert Path(paths["ap"]).exists()
     read = preprocess_study(Study.from_directory(tmp_path), spec)
     assert trained_on.dtype == read.radiographs.dtype == np.float32

@@ -8,7 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from export.cohort import Cohort, area_fraction
+from export.cohort import Cohort
+from export.cohort_studies import area_fraction
+from hipnet_edge.vocabulary import CAUSES
 
 MEAN, STD = 0.5, 0.25
 
@@ -49,16 +51,21 @@ def toy_cohort(
         "seed": seed,
         "input": {"rows": rows, "columns": columns, "mean": MEAN, "std": STD},
     }
-    return Cohort(radiographs, occupancy, causes, np.full(n, size, np.float32), index)
+    table = {
+        "cause": np.array([CAUSES[cause].value for cause in causes]),
+        "sign_mm": np.full(n, size, np.float64),
+    }
+    return Cohort(radiographs.astype(np.float16), occupancy, causes, table, index)
 
 
 def save(cohort: Cohort, directory: Path) -> Path:
     """Store a cohort as `export.cohort` does."""
     directory.mkdir(parents=True)
-    np.save(directory / "radiographs.npy", cohort.radiographs)
+    np.save(directory / "radiographs.npy", np.asarray(cohort.radiographs))
     np.save(directory / "occupancy.npy", cohort.occupancy)
-    np.save(directory / "causes.npy", cohort.causes)
-    np.save(directory / "sign_mm.npy", cohort.sign_mm)
-    np.save(directory / "done.npy", np.ones(len(cohort), bool))
+    with (directory / "rows.jsonl").open("w") as rows:
+        for i in range(len(cohort)):
+            row = {name: str(column[i]) for name, column in cohort.table.items()}
+            rows.write(json.dumps([i, {**row, "refused": ""}]) + "\n")
     (directory / "cohort.json").write_text(json.dumps(cohort.index))
     return directory
