@@ -108,8 +108,8 @@ def cup(prosthesis: Prosthesis) -> list[Element]:
     if family.wire:
         elements += _wire_ring(prosthesis, inner - 1.5)
     if family.flange:
-        plate = np.array([[2.2, 0.0, 0.6], [0.0, 11.0, 0.0], [-6.0, 0.0, 21.0]])
-        centre = np.array([0.30 * outer, 0.0, 1.02 * outer])
+        plate = np.array([[2.2, 0.0, 0.6], [0.0, 11.0, 0.0], [-5.0, 0.0, 17.0]])
+        centre = np.array([0.7 * outer - 4.0, 0.0, 0.7 * outer + 15.0])
         elements.append(Element(Ellipsoid(centre, plate, detail=0.3), Material.TITANIUM))
     return elements + _screws(prosthesis)
 

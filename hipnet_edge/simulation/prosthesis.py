@@ -138,7 +138,7 @@ def femoral_component(patient: Patient, prosthesis: Prosthesis, body: Stem) -> l
 
 def _cement_plug(prosthesis: Prosthesis, body: Stem) -> list[Element]:
     """Cement below the tip, and the hollow of a centraliser in it."""
-    depths = np.linspace(0.0, prosthesis.plug, 12)
+    depths = np.linspace(0.6, prosthesis.plug, 12)
     direction = body.nodes[-1] - body.nodes[-2]
     nodes = body.tip + depths[:, None] * direction / np.linalg.norm(direction)
     taper = np.sqrt(np.clip((prosthesis.plug - depths) / 4.0, 0.02, 1.0))

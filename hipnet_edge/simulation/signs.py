@@ -241,7 +241,7 @@ def dislocation(draws: Draws, patient: Patient, prosthesis: Prosthesis) -> Sign:
     )
 
 
-LOWEST_FRACTURE = -200.0
+LOWEST_FRACTURE = -190.0
 """Height of the lowest fracture, mm under the head: every film shows it."""
 
 
