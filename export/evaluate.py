@@ -107,3 +107,19 @@ def map_metrics(maps: Array, occupancy: Array, causes: Array) -> dict[str, float
         "average_precision": float(average_precision_score(diseased.ravel(), true_maps.ravel())),
         "views": int(shown.sum()),
     }
+
+
+def sign_auc(maps: Array, causes: Array) -> float:
+    """Area under the ROC curve of the maps' largest peak for failed against sound studies.
+
+    Args:
+        maps: [N, 2, 5, h, w], or any evidence that rises with disease.
+        causes: [N].
+
+    Returns:
+        NaN where there are only failed or only sound ones.
+    """
+    failed = causes != SOUND
+    if failed.all() or not failed.any():
+        return float("nan")
+    return float(roc_auc_score(failed, np.asarray(maps).max(axis=(1, 2, 3, 4))))

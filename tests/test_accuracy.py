@@ -138,6 +138,15 @@ def test_maps_of_sound_and_of_unmarked_studies_take_no_part():
     assert np.isnan(nothing["pointing"])
 
 
+def test_the_peaks_of_maps_tell_failed_from_sound():
+    maps = np.zeros((5, 2, 5, 8, 5), np.float32)
+    maps[np.arange(5), 1, [0, 3, 1, 2, 4], 2, 2] = [0.1, 0.3, 0.2, 0.8, 0.9]
+    causes = np.array([SOUND, SOUND, 1, 2, 4])
+    assert evaluate.sign_auc(maps, causes) == pytest.approx(5 / 6)
+    assert np.isnan(evaluate.sign_auc(maps[2:], causes[2:]))
+    assert np.isnan(evaluate.sign_auc(maps[:2], causes[:2]))
+
+
 def test_accuracy_confusion_and_one_against_rest():
     failed = outcome_of([0, 0, 0, 0, 1, 2, 3, 4] * 5)
     failed.probabilities[0] = [0.1, 0.6, 0.1, 0.1, 0.1]  # one infection called loosening
