@@ -43,7 +43,8 @@ def _code(value: str, meaning: str, scheme: str = "SCT") -> Dataset:
 
 def to_dataset(view: SimulatedView) -> FileDataset:
     """One view as a complete DX object: explicit little endian, 14 bits, uncompressed."""
-    identity = (view.cause.value if view.cause else None, view.seed, view.pixel_spacing_mm)
+    causes = [cause.value for cause in (view.cause, view.also) if cause]
+    identity = (view.site.value, *causes, view.seed, view.pixel_spacing_mm, view.twin)
     study_uid = derived_uid("study", *identity)
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
@@ -63,8 +64,9 @@ def to_dataset(view: SimulatedView) -> FileDataset:
 
 def _patient_and_study(dataset: Dataset, view: SimulatedView) -> None:
     dataset.SpecificCharacterSet = "ISO_IR 192"
-    dataset.PatientName = f"Simulated^Study {view.seed}"
-    dataset.PatientID = f"SIM-{view.seed}"
+    patient = f"{view.site.value[0].upper()}-{view.seed}"
+    dataset.PatientName = f"Simulated^Study {patient}"
+    dataset.PatientID = f"SIM-{patient}"
     dataset.PatientBirthDate = "19500101"
     dataset.PatientSex = "O"
     dataset.PatientIdentityRemoved = "YES"
@@ -106,10 +108,10 @@ def _positioning(dataset: Dataset, view: SimulatedView) -> None:
     dataset.ViewPosition = "AP" if view.view is View.AP else lateral
     dataset.ViewCodeSequence = [_code(*_VIEW_CODES[view.view])]
     dataset.ViewCodeSequence[0].ViewModifierCodeSequence = []
-    orientation = ["L", "F"] if view.view is View.AP else ["P", "F"]
-    if view.view is View.LATERAL and view.laterality is Laterality.RIGHT:
-        orientation = ["A", "F"]
-    dataset.PatientOrientation = orientation
+    orientation = "L"  # of the pelvis, which in a frog-leg lies as in an AP
+    if view.projection == "cross-table":
+        orientation = "A" if view.laterality is Laterality.RIGHT else "P"
+    dataset.PatientOrientation = [orientation, "F"]
     dataset.PositionerType = "NONE"
 
 
