@@ -25,7 +25,7 @@ def heterotopic_bone(patient: Patient, draws: Draws) -> list[Element]:
         spot = [patient.offset + rng.uniform(-16, 6), rng.uniform(-18, 18), rng.uniform(2, 42)]
         axes = np.diag([draws("heterotopic_size") for _ in range(3)])
         island = Ellipsoid(np.array(spot), axes, softness=0.6)
-        islands.append(Element(island, Material.CORTICAL_BONE, density=0.45 * patient.density))
+        islands.append(Element(island, Material.CORTICAL_BONE, density=0.6 * patient.density))
     return islands
 
 

@@ -218,8 +218,7 @@ def _scalloping(
         aside = canal * (1.0 - np.cos(ANGLES - angle))
         far = ((z - level) / draws("infection_bite_length")) ** 2 + (aside / 4.0) ** 2
         shape = np.sqrt(np.clip(1.0 - far, 0.0, 1.0))
-        bite = np.where(shape > 0.0, canal - body.bed + 0.6 * depth * shape, 0.0)
-        width = np.maximum(width, bite)
+        width = np.maximum(width, shape * (canal - body.bed + 0.6 * depth))
     return np.asarray(width)
 
 
