@@ -47,7 +47,7 @@ class Display:
             raw: minus the logarithm of the signal; used up.
             median: of `raw` over the body.
             spacing: pixel size, mm.
-            rng: not used; scanned film uses it.
+            rng: not used here; scanned film has noise of its own.
         """
         slow = _slow_part(raw)
         compression = np.float32(self.range_compression)
@@ -250,7 +250,7 @@ def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     """Standard normal noise through a table of its quantiles, four times faster than exact."""
     count = int(np.prod(shape))
     picked = np.frombuffer(rng.bytes(2 * count), np.uint16)
-    return _quantiles()[picked].reshape(shape)
+    return np.asarray(_quantiles()[picked].reshape(shape), np.float32)
 
 
 def _streaks(rng: np.random.Generator, columns: int, spread: float) -> Array:
@@ -314,4 +314,4 @@ def _dust(rng: np.random.Generator, shape: tuple[int, ...], count: float, spacin
     added = layers[1].astype(np.float32)
     added -= layers[0]
     added *= np.float32(0.25 / 255.0)
-    return added
+    return np.asarray(added, np.float32)

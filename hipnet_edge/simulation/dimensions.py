@@ -141,7 +141,7 @@ TABLE: dict[str, Range] = {
     "window_above": Range(1.4, 2.3, "log exposure shown above the median", (1.3, 2.6)),
     "tone_bend": Range(2.6, 4.2, "steepness of a sigmoid tone curve", (2.2, 5.0)),
     "film_gradient": Range(2.2, 3.2, "density per decade of exposure, digitised film"),
-    "film_place": Range(0.75, 1.3, "density behind the patient's median, digitised film"),
+    "film_place": Range(1.2, 1.9, "density behind the patient's median, digitised film"),
     "film_maximum": Range(2.9, 3.5, "highest density of the film"),
     "scanner_noise": Range(0.004, 0.012, "standard deviation of density in a 0.16 mm pixel"),
     "scanner_streaks": Range(0.002, 0.008, "standard deviation of density between columns"),

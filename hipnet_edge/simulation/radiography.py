@@ -173,7 +173,7 @@ def radiograph(
     scene: Scene, exposure: Exposure, detector: Detector, draws: Draws, letter: str
 ) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
     """Stored values (14 bit, bone bright) and the truth mask of one view of a left hip."""
-    marker, shutters = Marker.draw(draws), Shutters.draw(draws)
+    marker, shutters = Marker.draw(draws), Shutters.draw(draws, bilateral)
     near_only = exposure.across_the_table
     visible = [e for e in scene.elements if not (near_only and _far_side(e, scene))]
     total, mineral = attenuation(visible, exposure)
@@ -226,7 +226,7 @@ def _transmitted(total: Array, mineral: Array, exposure: Exposure, draws: Draws)
     primary = total[0]
     primary += total[1]
     primary *= np.float32(0.5)
-    return primary
+    return np.asarray(primary, np.float32)
 
 
 def _midline(scene: Scene, exposure: Exposure) -> float:

@@ -182,9 +182,11 @@ def erased(study: SimulatedStudy, sound: SimulatedStudy) -> SimulatedStudy:
     views = {}
     for view, diseased in study.views.items():
         healthy = sound.views[view]
+        if not diseased.mask.any():
+            views[view] = replace(healthy, stored=diseased.stored, twin=True)
+            continue
         away = cv2.distanceTransform((~diseased.mask).astype(np.uint8), cv2.DIST_L2, 5)
-        away *= diseased.pixel_spacing_mm
-        share = np.clip((ERASED_MM - away) / _BLEND_MM, 0.0, 1.0) * diseased.mask.any()
+        share = np.clip((ERASED_MM - away * diseased.pixel_spacing_mm) / _BLEND_MM, 0.0, 1.0)
         change = share * (healthy.stored.astype(np.float32) - diseased.stored)
         stored = (diseased.stored + np.rint(change)).astype(np.uint16)
         views[view] = replace(healthy, stored=stored, twin=True)
