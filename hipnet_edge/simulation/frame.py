@@ -96,10 +96,11 @@ class Shutters:
     white: bool
 
     @classmethod
-    def draw(cls, draws: Draws) -> Shutters:
-        """Shutters closed on some sides; above and below the hip they leave more open."""
+    def draw(cls, draws: Draws, bilateral: bool) -> Shutters:
+        """Shutters closed on some sides; towards a hip that stands near them they close less."""
         covered = []
-        for reach in (0.45, 0.45, 1.0, 1.0):
+        sideways = 0.35 if bilateral else 1.0
+        for reach in (0.45, 0.45, sideways, sideways):
             closed = draws.chance("collimated_side")
             covered.append(reach * draws("collimation") * closed)
         top, bottom, left, right = covered

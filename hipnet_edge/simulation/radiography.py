@@ -173,6 +173,7 @@ def radiograph(
     scene: Scene, exposure: Exposure, detector: Detector, draws: Draws, letter: str
 ) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
     """Stored values (14 bit, bone bright) and the truth mask of one view of a left hip."""
+    bilateral = scene.bilateral and exposure.view is View.AP
     marker, shutters = Marker.draw(draws), Shutters.draw(draws, bilateral)
     near_only = exposure.across_the_table
     visible = [e for e in scene.elements if not (near_only and _far_side(e, scene))]
