@@ -115,18 +115,12 @@ def test_half_a_ball_is_half_a_ball_from_every_side(pose):
     np.testing.assert_allclose(both, film(sphere(np.zeros(3), 24.0, detail=0.3), pose), atol=1e-3)
 
 
-@pytest.mark.parametrize("pose", list(POSES.values())[:3], ids=list(POSES)[:3])
-def test_chords_add_up_to_the_volume_of_a_tube_across_the_beam(pose):
+@pytest.mark.parametrize("pose", POSES.values(), ids=POSES)
+def test_chords_add_up_to_the_volume_of_a_tube_from_every_side(pose):
     tapered = Tube(rod(1.0).nodes, round_section(np.linspace(14.0, 8.0, 41)))
     frustum = np.pi * 80.0 / 3.0 * (14.0**2 + 14.0 * 8.0 + 8.0**2)
     assert volume(film(rod(12.0), pose, PARALLEL)) == pytest.approx(np.pi * 144 * 80, rel=0.03)
     assert volume(film(tapered, pose, PARALLEL)) == pytest.approx(frustum, rel=0.03)
-
-
-@pytest.mark.xfail(reason="chords of a tube that leans along the beam are short by the cosine")
-def test_chords_add_up_to_the_volume_of_a_tube_that_leans_along_the_beam():
-    image = film(rod(12.0), POSES["leaning along the beam"], PARALLEL)
-    assert volume(image) == pytest.approx(np.pi * 144 * 80, rel=0.03)
 
 
 def test_a_section_of_four_quarter_ellipses_lies_the_right_way_round():

@@ -173,7 +173,7 @@ class Stem:
     @property
     def tip(self) -> Points:
         """The lowest point of the centreline [3]."""
-        return self.nodes[-1]
+        return np.asarray(self.nodes[-1])
 
 
 STEM_NODES = 120
