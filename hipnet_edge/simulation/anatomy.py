@@ -253,8 +253,10 @@ def soft_tissue(
     radius = radius + swelling * np.exp(-(((z - swelling_level) / 55.0) ** 2))
 
     def below_groin(points: Points) -> Points:
-        # Thigh and trunk share tissue around the groin: one fades out where the other takes over.
-        return np.asarray(1.0 / (1.0 + np.exp((points[..., 2] - patient.neck_level - 2.0) / 25.0)))
+        # Thigh and trunk share tissue around the groin, whose fold rises to the side: one fades
+        # out where the other takes over.
+        fold = patient.neck_level + 2.0 + 0.9 * (points[..., 0] - 20.0)
+        return np.asarray(1.0 / (1.0 + np.exp((points[..., 2] - fold) / 22.0)))
 
     muscle = Tube(axis, round_section(radius), below_groin, detail=2.5, softness=2.0)
     skin = replace(muscle, radii=round_section(radius + 8.0 + 0.7 * fat), softness=1.0)
