@@ -177,7 +177,6 @@ class Detector:
         glow = cv2.GaussianBlur(small, (0, 0), 5.0, borderType=cv2.BORDER_REFLECT)
         total = _enlarged(np.asarray(glow, np.float32) * np.float32(self.scatter), primary.shape)
         total += primary
-        total = np.asarray(cv2.GaussianBlur(total, (0, 0), self.blur / spacing), np.float32)
         behind_patient = float(np.quantile(total[window][::8, ::8], 0.35))
         photons = self.photons * (spacing / 0.16) ** 2 / max(behind_patient, 1e-6)
         noise = _normal(rng, primary.shape)
@@ -190,6 +189,10 @@ class Detector:
             np.sqrt(spread, out=spread)
             spread *= noise[rows]
             part += spread
+        # The detector spreads light, not only edges: its noise is blurred with the image.
+        total = np.asarray(cv2.GaussianBlur(total, (0, 0), self.blur / spacing), np.float32)
+        for rows in _strips(total):
+            part = total[rows]
             part *= gains
             np.maximum(part, np.float32(1.0 / photons), out=part)
             np.log(part, out=part)
