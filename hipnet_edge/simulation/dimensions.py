@@ -205,9 +205,10 @@ class Draws:
         self.site = site
         self.rng = np.random.default_rng((list(Site).index(site), *seed))
 
-    def __call__(self, name: str) -> float:
-        """A value of the named range."""
-        return float(self.rng.uniform(*TABLE[name].at(self.site)))
+    def __call__(self, name: str, share: float | None = None) -> float:
+        """A value of the named range: drawn, or at `share` of it, 0 to 1."""
+        low, high = TABLE[name].at(self.site)
+        return float(low + (self.rng.random() if share is None else share) * (high - low))
 
     def chance(self, name: str, times: float = 1.0) -> bool:
         """Whether the named habit or finding is present, with `times` its probability."""

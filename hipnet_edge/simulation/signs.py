@@ -14,7 +14,7 @@ import numpy as np
 
 from ..vocabulary import Cause
 from .anatomy import FEMUR_Z, Patient, bone_around
-from .dimensions import TABLE, Draws, severity_of
+from .dimensions import Draws, severity_of
 from .prosthesis import Prosthesis
 from .solids import ANGLES, Ellipsoid, Points, rotation, smooth_field, sphere
 from .stems import STEM_NODES, stem
@@ -165,18 +165,18 @@ def infection(draws: Draws, patient: Patient, prosthesis: Prosthesis) -> Sign:
     rng = draws.rng
     severity = 0.5 * (draws("infection_severity") + draws("infection_severity"))
 
-    def grown(name: str) -> float:
-        share = np.clip(severity + draws("infection_scatter"), 0.0, 1.0)
-        low, high = TABLE[name].at(draws.site)
-        return float(low + share * (high - low))
+    def strength() -> float:
+        return float(np.clip(severity + draws("infection_scatter"), 0.0, 1.0))
 
-    width = grown("infection_width")
+    width = draws("infection_width", strength())
     patchy = smooth_field(rng, STEM_NODES, 12.0, lobes=4)
     t = np.linspace(0.0, 1.0, STEM_NODES)
     rise = np.clip(t / 0.06, 0, 1) * np.clip((1.02 - t) / 0.05, 0, 1)
     amount = np.clip((patchy + 0.35) / 1.6, 0.0, 1.0) * rise[:, None]
-    bites = _scalloping(draws, patient, prosthesis, width, round(grown("infection_bites")))
-    reaction = grown("periosteal_reaction") if draws.chance("periosteal_new_bone") else 0.0
+    count = round(draws("infection_bites", strength()))
+    bites = _scalloping(draws, patient, prosthesis, width, count)
+    reaction = draws("periosteal_reaction", strength())
+    reaction *= draws.chance("periosteal_new_bone")
     gas: list[Ellipsoid] = []
     if draws.chance("gas", severity):
         for _ in range(int(rng.integers(2, 6))):
@@ -187,7 +187,7 @@ def infection(draws: Draws, patient: Patient, prosthesis: Prosthesis) -> Sign:
         severity=severity,
         lucencies=(Lucency(np.maximum(width * amount, bites), softness=0.8),),
         lamellae=_periosteal(draws, reaction) if reaction else (),
-        swelling=grown("swelling"),
+        swelling=draws("swelling", strength()),
         gas=tuple(gas),
     )
 
