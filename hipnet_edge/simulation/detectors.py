@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from .dimensions import Draws
 from .solids import Array
 
-_FOG = 0.2
-"""Density of unexposed film."""
+_FOG, _BLACK = 0.2, 3.2
+"""Density of unexposed and of fully exposed film."""
 _STRIP = 48
 _READ_NOISE = 25.0
 """Variance of the electronics' noise, in squared photons."""
@@ -77,35 +77,42 @@ class ScannedFilm:
     Attributes:
         gradient: density per decade of exposure in the middle of the curve.
         place: density behind the body's median.
-        maximum: highest density.
+        evened: part of the slow changes that a wedge in the beam takes away.
+        scanned: highest density that the scanner tells apart.
         noise, streaks: standard deviation of density, per 0.16 mm pixel and between columns.
         dust: specks and fibres in a hundred square centimetres.
     """
 
     gradient: float
     place: float
-    maximum: float
+    evened: float
+    scanned: float
     noise: float
     streaks: float
     dust: float
 
     def show(self, raw: Array, median: float, spacing: float, rng: np.random.Generator) -> Array:
-        """Grey levels as `Display.show`; film keeps its slow changes and has no sharpening."""
-        span = self.maximum - _FOG
+        """Grey levels as `Display.show`; film keeps more slow changes and has no sharpening."""
+        slow = _slow_part(raw)
+        median -= self.evened * float(np.median(slow[raw_body(slow)]))
+        slow = _enlarged(slow * np.float32(self.evened), raw.shape)
+        span, shown = _BLACK - _FOG, self.scanned - _FOG
         steep = 4.0 * self.gradient / span / np.log(10.0)
         place = (self.place - _FOG) / span
         middle = median - np.log(1.0 / place - 1.0) / steep
         grain = _normal(rng, raw.shape)
-        grain *= np.float32(self.noise * 0.16 / spacing / span)
-        grain += _streaks(rng, raw.shape[1], self.streaks / span)
+        grain *= np.float32(self.noise * 0.16 / spacing / shown)
+        grain += _streaks(rng, raw.shape[1], self.streaks / shown)
         grain += _dust(rng, raw.shape, self.dust * raw.size * spacing**2 / 1e4, spacing)
         for rows in _strips(raw):
             part = raw[rows]
+            part -= slow[rows]
             part -= np.float32(middle)
-            part *= np.float32(-steep)
-            np.exp(part, out=part)  # dense parts bright: 1 - 1 / (1 + e^x) with x falling
-            part /= np.float32(1.0) + part
-            np.subtract(np.float32(1.0), part, out=part)
+            part *= np.float32(steep)
+            np.exp(np.minimum(part, np.float32(40.0), out=part), out=part)
+            part += np.float32(1.0)
+            np.divide(np.float32(-span / shown), part, out=part)  # the film is a negative
+            part += np.float32(1.0)
             part += grain[rows]
         return raw
 
@@ -144,7 +151,8 @@ class Detector:
         film = ScannedFilm(
             gradient=draws("film_gradient"),
             place=draws("film_place"),
-            maximum=draws("film_maximum"),
+            evened=draws("film_evened"),
+            scanned=draws("scanner_maximum"),
             noise=draws("scanner_noise"),
             streaks=draws("scanner_streaks"),
             dust=draws("dust"),
