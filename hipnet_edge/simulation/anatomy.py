@@ -81,10 +81,10 @@ def femur_radii(patient: Patient, z: Points) -> tuple[Points, Points]:
     """Outer and canal radii [K, angles] of the femur at heights `z`."""
     r, depth = patient.shaft_radius, patient.neck_level - z
     outer = section(
-        lateral=r * np.interp(depth, [-20, 40, 110], [1.25, 1.12, 1.0]),
+        lateral=r * np.interp(depth, [-24, -10, 40, 110], [0.7, 1.2, 1.12, 1.0]),
         medial=r * np.interp(depth, [-15, 5, 35, 75, 120], [1.1, patient.flare, 1.35, 1.08, 1.0]),
-        anterior=r * np.interp(depth, [0, 60, 120], [1.25, 1.08, 1.0]),
-        posterior=r * np.interp(depth, [0, 60, 120], [1.2, 1.1, 1.02]),
+        anterior=r * np.interp(depth, [-24, -6, 60, 120], [0.6, 1.25, 1.08, 1.0]),
+        posterior=r * np.interp(depth, [-24, -6, 60, 120], [0.6, 1.2, 1.1, 1.02]),
     )
     thick = r * patient.cortex_fraction
     cortex = np.interp(depth, [0, 30, 100, 260], [2.2, 0.55 * thick + 1.0, thick, 0.9 * thick])
@@ -126,7 +126,7 @@ def bone_around(patient: Patient, nodes: Points) -> tuple[Points, Points]:
     return outer, np.clip(canal - along, 0.0, outer)
 
 
-FEMUR_Z = np.arange(8.0, -360.0, -4.0)
+FEMUR_Z = np.arange(24.0, -360.0, -4.0)
 """Heights of the femur's nodes relative to the neck's level, mm."""
 
 
