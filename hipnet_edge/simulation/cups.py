@@ -99,12 +99,11 @@ def cup(prosthesis: Prosthesis) -> list[Element]:
     for radius, material in layers:
         elements.append(Element(hemisphere(prosthesis, radius, 0.2), material, around))
         around = material
-    ring = (Material.TITANIUM, Material.CANCELLOUS_BONE)
     for index in range(family.threads):
         middle = -outer * (0.12 + 0.17 * index)
-        elements += _collar(prosthesis, outer, 1.6, middle, 1.6, ring)
+        elements += _ridge(prosthesis, outer, 1.6, middle, 1.6)
     if family.rim:
-        elements += _collar(prosthesis, outer, family.rim, -1.2, 2.4, ring)
+        elements += _ridge(prosthesis, outer, family.rim, -1.2, 2.4)
     if family.wire:
         elements += _wire_ring(prosthesis, inner - 1.5)
     if family.flange:
@@ -114,19 +113,13 @@ def cup(prosthesis: Prosthesis) -> list[Element]:
     return elements + _screws(prosthesis)
 
 
-def _collar(
-    prosthesis: Prosthesis,
-    radius: float,
-    height: float,
-    middle: float,
-    width: float,
-    materials: tuple[Material, Material],
+def _ridge(
+    prosthesis: Prosthesis, radius: float, height: float, middle: float, width: float
 ) -> list[Element]:
     """A ring of metal `height` mm high around the shell, `middle` mm along the opening."""
     low, high = middle - 0.5 * width, middle + 0.5 * width
-    metal, bone = materials
-    across = float(np.sqrt(radius**2 - middle**2))
-    wide = float(np.hypot(across + height, middle))
+    wide = float(np.hypot(np.sqrt(radius**2 - middle**2) + height, middle))
+    metal, bone = Material.TITANIUM, Material.CANCELLOUS_BONE
     return [
         Element(_slab(prosthesis, wide, low, high), metal, bone),
         Element(_slab(prosthesis, radius, low, high), bone, metal),

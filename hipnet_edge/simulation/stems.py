@@ -35,7 +35,7 @@ class StemFamily:
         curve: mm by which its middle lies in front of its ends.
         anterior: how much deeper its front is than its back at the top.
         flutes: depth of its flutes over the radius.
-        collar, centraliser: whether it has one; `junction`: where its two modules meet.
+        collar, centraliser: whether it has one.
     """
 
     name: str
@@ -53,7 +53,6 @@ class StemFamily:
     flutes: float = 0.0
     collar: bool = False
     centraliser: bool = False
-    junction: float | None = None
 
 
 _TAPER: Profile = ((0, 0.1, 0.5), (0.8, 1.0, 0.8))
@@ -151,7 +150,6 @@ STEMS: tuple[StemFamily, ...] = (
         tip=1.2,
         bow=0.6,
         flutes=0.1,
-        junction=0.35,
     ),
 )
 
