@@ -1,4 +1,4 @@
-"""The network in plain PyTorch: four backbones of different families, map head and fusion.
+"""The four backbones in plain PyTorch, of different families; `export.tail` joins them.
 
 Every backbone is a plain ReLU convolution net, the kind that INT8 makes three to four times
 faster on a CPU and that TensorRT fuses whole. They see both views: a view is a batch element of
@@ -18,7 +18,7 @@ input size.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -295,72 +295,6 @@ def _by_view(x: Tensor) -> Tensor:
 def _join_views(x: Tensor) -> Tensor:
     """[B * 2, C] to [B, 2 * C]."""
     return x.reshape(-1, len(VIEWS) * x.shape[1])
-
-
-class MapHead(nn.Module):
-    """The interpretive subnetwork: four `features` to map logits [B, 2, 5, H/8, W/8]."""
-
-    def __init__(self, channels: Sequence[int], width: int = 32) -> None:
-        super().__init__()
-        self.reduce = nn.ModuleList(ConvBN(c, width, 1) for c in channels)
-        self.mix = nn.Sequential(
-            ConvBN(width * len(channels), 96, 3), nn.Conv2d(96, 4 * len(CAUSES), 1)
-        )
-        nn.init.constant_(self.mix[-1].bias, -4.0)  # type: ignore[arg-type]
-        self.shuffle = nn.PixelShuffle(FEATURE_STRIDE // MAP_STRIDE)
-
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Map logits from the members' features, each [B, 2, C, h, w]."""
-        reduced = [
-            layer(f.reshape(-1, *f.shape[2:]))
-            for layer, f in zip(self.reduce, features, strict=True)
-        ]
-        return _by_view(self.shuffle(self.mix(torch.cat(reduced, dim=1))))
-
-
-class Fusion(nn.Module):
-    """Softmax of each member's logits at its temperature, and their weighted mean."""
-
-    temperatures: Tensor
-    weights: Tensor
-
-    def __init__(self, temperatures: Sequence[float], weights: Sequence[float]) -> None:
-        super().__init__()
-        self.register_buffer("temperatures", torch.tensor(temperatures).reshape(1, -1, 1))
-        self.register_buffer("weights", torch.tensor(weights).reshape(1, -1, 1))
-
-    def forward(self, logits: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits 4 x [B, 5] to probabilities [B, 5] and member probabilities [B, 4, 5]."""
-        members = torch.softmax(torch.stack(list(logits), dim=1) / self.temperatures, dim=2)
-        return (members * self.weights).sum(1), members
-
-
-class NetworkOutputs(NamedTuple):
-    """What the whole network gives for B studies; the outputs of the merged ONNX file."""
-
-    probabilities: Tensor
-    """[B, 5]"""
-    member_probabilities: Tensor
-    """[B, 4, 5]"""
-    maps: Tensor
-    """[B, 2, 5, H/8, W/8], 0 to 1."""
-
-
-class Network(nn.Module):
-    """Backbones, map head and fusion: `radiographs` float [B, 2, H, W] to `NetworkOutputs`."""
-
-    def __init__(self, members: Sequence[Member], map_head: MapHead, fusion: Fusion) -> None:
-        super().__init__()
-        self.members = nn.ModuleDict({member.name: member for member in members})
-        self.map_head = map_head
-        self.fusion = fusion
-
-    def forward(self, radiographs: Tensor) -> NetworkOutputs:
-        """Answer for B studies."""
-        outputs: list[MemberOutputs] = [member(radiographs) for member in self.members.values()]
-        probabilities, members = self.fusion([out.logits for out in outputs])
-        maps = torch.sigmoid(self.map_head([out.features for out in outputs]))
-        return NetworkOutputs(probabilities, members, maps)
 
 
 def deploy(module: nn.Module) -> nn.Module:

@@ -1,17 +1,15 @@
-"""Export a trained run as one merged FP32 ONNX file, and write the bundle around it.
+"""Join backbones and fitted tail to one merged FP32 ONNX file, and write the bundle around it.
 
-    python -m export.to_onnx --run runs/one --out engines/reference
+    python -m export.to_onnx --refit runs/one/refit --out engines/reference
 
-Branches are re-parameterised and batch normalisation is folded first. The file is compared with
-PyTorch, its nodes are named after the network's parts, and nothing of this machine stays in it.
+What `export.refit` left is read; the merged file is compared with its parts, its nodes are named
+after the network's, equal constants are kept once, and nothing of this machine stays in it.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -20,218 +18,157 @@ import click
 import numpy as np
 import onnx
 import torch
-from torch import nn
 
+from export import onnx_graph
+from export.backbones import OUTPUTS, Backbone, like_a_radiograph, open_backbones, open_session
 from export.bundle import write_bundle
-from export.cost import multiply_accumulates, parameter_count
-from export.fit_head import METRICS_FILE, load_network
 from export.model_card import model_card
-from export.network import (
-    FAMILIES,
-    MAP_STRIDE,
-    Network,
-    NetworkOutputs,
-    deploy,
-)
+from export.network import FEATURE_STRIDE, MAP_STRIDE, deploy
+from export.refit import BACKBONE_FOLDER, REPORT_FILE, TAIL_FILE
+from export.tail import NetworkOutputs, Tail
 from hipnet_edge.preprocessing import InputSpec
+from hipnet_edge.vocabulary import CAUSES, VIEWS
 
-OPSET = 20
-"""The newest that TensorRT 10.3 reads; ONNX Runtime reads it since 1.17."""
-IR_VERSION = 10
-"""ONNX Runtime 1.23, the last for Python 3.10, and TensorRT 10 read no newer container."""
 TOLERANCE = 1e-4
 
 
-def export_network(
-    network: nn.Module, spec: InputSpec, dynamic_batch: bool = False
-) -> onnx.ModelProto:
-    """The merged ONNX model of a deployed network.
-
-    Args:
-        network: from `deploy`: `radiographs` in, `NetworkOutputs` out.
-        spec: rows and columns of the input.
-        dynamic_batch: take any number of studies instead of exactly one.
-    """
-    example = torch.zeros(2 if dynamic_batch else 1, 2, spec.rows, spec.columns)
-    shapes = ({0: torch.export.Dim("batch", min=1, max=64)},) if dynamic_batch else None
-    program = torch.onnx.export(
-        network,
-        (example,),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=["radiographs"],
-        output_names=list(NetworkOutputs._fields),
-        dynamic_shapes=shapes,
-        external_data=False,
-        verbose=False,
+def merge(backbones: Sequence[Backbone], tail: Tail, spec: InputSpec) -> onnx.ModelProto:
+    """The merged ONNX model; it takes any number of studies if every backbone does."""
+    dynamic = all(backbone.dynamic_batch for backbone in backbones)
+    batch = 2 if dynamic else 1
+    rows, columns = spec.rows // FEATURE_STRIDE, spec.columns // FEATURE_STRIDE
+    logits = [torch.zeros(batch, len(CAUSES)) for _ in backbones]
+    features = [torch.zeros(batch, len(VIEWS), b.channels, rows, columns) for b in backbones]
+    inputs = [f"{backbone.name}.{output}" for output in OUTPUTS for backbone in backbones]
+    joint = onnx_graph.from_torch(
+        deploy(tail), (logits, features), inputs, NetworkOutputs._fields, dynamic
     )
-    assert program is not None  # only without dynamo
-    model: onnx.ModelProto = program.model_proto
-    model.ir_version = IR_VERSION
-    _name_nodes(model.graph)
-    _strip(model)
-    onnx.checker.check_model(model, full_check=True)
-    return model
-
-
-def _name_nodes(graph: onnx.GraphProto) -> None:
-    """Name every node after the module it comes from: `members.resnet.trunk.1.0/Conv`."""
-    seen: Counter[str] = Counter()
-    for node in graph.node:
-        scopes = {entry.key: entry.value for entry in node.metadata_props}
-        path = re.findall(r"'([^']*)'", scopes.get("pkg.torch.onnx.name_scopes", ""))
-        # The last entry is the operator itself, the one before it its module.
-        module = next((name for name in reversed(path[:-1]) if name), "network")
-        name = f"{module}/{node.op_type}"
-        seen[name] += 1
-        node.name = name if seen[name] == 1 else f"{name}_{seen[name]}"
-
-
-def _strip(model: onnx.ModelProto) -> None:
-    """Remove what the exporter notes down: stack traces with this machine's paths."""
-    del model.metadata_props[:]
-    model.doc_string = ""
-    graph = model.graph
-    for item in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
-        item.doc_string = ""
-        del item.metadata_props[:]
-    for tensor in graph.initializer:
-        tensor.doc_string = ""
-        del tensor.metadata_props[:]
-    for function in model.functions:
-        function.doc_string = ""
-        del function.metadata_props[:]
-    graph.name = "hipnet"
-    model.producer_name, model.producer_version = "hipnet_edge export", ""
+    parts = {backbone.name: backbone.model for backbone in backbones}
+    return onnx_graph.join(parts, joint, "radiographs")
 
 
 def largest_difference(
-    network: nn.Module, model: onnx.ModelProto, spec: InputSpec, seeds: int = 3
+    merged: onnx.ModelProto,
+    backbones: Sequence[Backbone],
+    tail: Tail,
+    spec: InputSpec,
+    seeds: int = 3,
 ) -> float:
-    """The largest difference between PyTorch and ONNX Runtime over outputs and random inputs."""
-    import onnxruntime
+    """The largest difference of any output between the merged file and its parts run one by one.
 
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    largest = 0.0
+    The parts are the backbones in ONNX Runtime and the tail in PyTorch. Novelty, which has no
+    upper end, counts in proportion.
+    """
+    whole = open_session(merged)
+    sessions = [open_session(backbone.model) for backbone in backbones]
+    deployed, largest = deploy(tail), 0.0
     for seed in range(seeds):
-        random = np.random.default_rng(seed)
-        # Smooth and rough at once, like a radiograph: noise alone leaves deep features quiet.
-        coarse = random.normal(size=(1, 2, spec.rows // 32, spec.columns // 32))
-        studies = np.kron(coarse, np.ones((32, 32))) + 0.3 * random.normal(
-            size=(1, 2, spec.rows, spec.columns)
-        )
-        studies = studies.astype(np.float32)
+        given = {"radiographs": like_a_radiograph(spec, seed)}
+        answers = [session.run(list(OUTPUTS), given) for session in sessions]
+        logits, features = ([torch.from_numpy(a[i]) for a in answers] for i in (0, 1))
         with torch.no_grad():
-            expected: NetworkOutputs = network(torch.from_numpy(studies))
-        found = session.run(list(NetworkOutputs._fields), {"radiographs": studies})
-        for wanted, given in zip(expected, found, strict=True):
-            largest = max(largest, float(np.abs(wanted.numpy() - given).max()))
+            expected: NetworkOutputs = deployed(logits, features)
+        found = whole.run(list(NetworkOutputs._fields), given)
+        for wanted, got in zip(expected, found, strict=True):
+            scale = max(1.0, float(wanted.abs().max()))
+            largest = max(largest, float(np.abs(wanted.numpy() - got).max()) / scale)
     return largest
 
 
 def manifest_fields(
-    network: Network, spec: InputSpec, name: str, version: str, training: dict[str, Any]
+    backbones: Sequence[Backbone], tail: Tail, fitted: Mapping[str, Any], notes: Sequence[str]
 ) -> dict[str, Any]:
-    """What the manifest says of a network, but for its variants."""
-    temperatures = network.fusion.temperatures.flatten().tolist()
+    """What the manifest says of a network, but for its name and variants."""
+    temperatures = tail.fusion.temperatures.flatten().tolist()
     return {
-        "name": name,
-        "version": version,
         "created": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "input": spec.to_dict(),
+        "input": fitted["input"],
         "map_stride": MAP_STRIDE,
         "backbones": [
             {
-                "name": member,
-                "family": FAMILIES[member],
-                "parameters": parameter_count(deploy(module)),
+                "name": backbone.name,
+                "family": backbone.family,
+                "parameters": backbone.parameters,
                 "temperature": round(temperature, 4),
             }
-            for (member, module), temperature in zip(
-                network.members.items(), temperatures, strict=True
-            )
+            for backbone, temperature in zip(backbones, temperatures, strict=True)
         ],
         "fusion": {
             "method": "mean of temperature-scaled softmax",
-            "weights": network.fusion.weights.flatten().tolist(),
+            "weights": tail.fusion.weights.flatten().tolist(),
         },
-        "training": training,
-        "simulated": True,
+        "decision": fitted["decision"],
+        "training": {
+            "data": "simulated" if fitted["simulated"] else "brought by the user",
+            "studies": fitted["metrics"]["train"]["n"],
+            "notes": list(notes),
+            "metrics": fitted["metrics"],
+        },
+        "simulated": fitted["simulated"],
     }
 
 
 def export_bundle(
-    network: Network,
+    refit: Path,
     out: Path,
-    metrics: dict[str, Any],
     *,
     name: str = "reference",
-    version: str = "1",
-    dynamic_batch: bool = False,
+    version: str = "2",
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Export, check and write the bundle; gives a report.
+    """Join, check and write the bundle; gives a report.
 
-    `notes` are sentences about the training that figures do not say; they go into the model card.
+    Args:
+        refit: what `export.refit` wrote.
+        out: the bundle.
+        name: of the bundle.
+        version: of the bundle.
+        notes: sentences about the training that figures do not say, for the model card.
 
     Raises:
-        ValueError: ONNX Runtime and PyTorch differ by more than `TOLERANCE`.
+        ValueError: the merged file and its parts differ by more than `TOLERANCE`.
     """
-    spec = InputSpec()
-    deployed = deploy(network)
-    model = export_network(deployed, spec, dynamic_batch)
-    difference = largest_difference(deployed, model, spec)
+    fitted = json.loads((refit / REPORT_FILE).read_text())
+    spec = InputSpec.from_dict(fitted["input"])
+    files = [refit / BACKBONE_FOLDER / f"{backbone}.onnx" for backbone in fitted["backbones"]]
+    backbones = open_backbones(files, spec)
+    tail = Tail.like(torch.load(refit / TAIL_FILE, map_location="cpu", weights_only=True))
+    model = merge(backbones, tail, spec)
+    difference = largest_difference(model, backbones, tail, spec)
     if not difference < TOLERANCE:
-        raise ValueError(f"the ONNX file differs from PyTorch by {difference:.2g}")
-    training = {
-        "data": "simulated",
-        "studies": metrics["train"]["n"],
-        "notes": list(notes),
-        "metrics": metrics,
-    }
-    fields = manifest_fields(network, spec, name, version, training)
-    fields["variants"] = {"fp32": {"file": "fp32.onnx", "dynamic_batch": dynamic_batch}}
+        raise ValueError(f"the merged file differs from its parts by {difference:.2g}")
+    dynamic = all(backbone.dynamic_batch for backbone in backbones)
     content = model.SerializeToString()
-    files = {"fp32.onnx": content, "MODEL_CARD.md": model_card(fields).encode()}
-    bundle = write_bundle(out, files, fields)
+    fields = {
+        "name": name,
+        "version": version,
+        **manifest_fields(backbones, tail, fitted, notes),
+        "variants": {"fp32": {"file": "fp32.onnx", "dynamic_batch": dynamic}},
+    }
+    bundle = write_bundle(
+        out, {"fp32.onnx": content, "MODEL_CARD.md": model_card(fields).encode()}, fields
+    )
     return {
         "bundle": bundle.digest,
-        "opset": OPSET,
+        "opset": onnx_graph.OPSET,
         "nodes": len(model.graph.node),
         "bytes": len(content),
-        "parameters": parameter_count(deployed),
-        "gmac_per_study": round(
-            multiply_accumulates(deployed, torch.zeros(1, 2, spec.rows, spec.columns)) / 1e9, 2
-        ),
-        "largest_difference_to_pytorch": difference,
+        "parameters": onnx_graph.parameter_count(model),
+        "gmac_per_study": round(onnx_graph.multiply_accumulates(model) / 1e9, 2),
+        "largest_difference_to_parts": difference,
     }
 
 
 @click.command(help=__doc__)
-@click.option("--run", type=click.Path(path_type=Path), required=True, help="With network.pt.")
+@click.option("--refit", type=click.Path(path_type=Path), required=True, help="From export.refit.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The bundle.")
 @click.option("--name", default="reference", show_default=True)
-@click.option("--version", default="1", show_default=True)
-@click.option("--dynamic-batch", is_flag=True, help="Any number of studies at once.")
+@click.option("--version", default="2", show_default=True)
 @click.option("--note", "notes", multiple=True, help="A sentence for the model card; repeatable.")
-def main(
-    run: Path, out: Path, name: str, version: str, dynamic_batch: bool, notes: tuple[str, ...]
-) -> None:
-    """Export a run."""
+def main(refit: Path, out: Path, name: str, version: str, notes: tuple[str, ...]) -> None:
+    """Make a bundle of a fitted set of backbones."""
     try:
-        network = load_network(run)
-        metrics = json.loads((run / METRICS_FILE).read_text())
-        report = export_bundle(
-            network,
-            out,
-            metrics,
-            name=name,
-            version=version,
-            dynamic_batch=dynamic_batch,
-            notes=notes,
-        )
+        report = export_bundle(refit, out, name=name, version=version, notes=notes)
     except (FileNotFoundError, FileExistsError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     print(json.dumps(report, indent=1))
