@@ -131,7 +131,13 @@ def _hip(
     elements = all_moved(elements, around_stem)
     truth = [item.moved(around_stem) for item in truth]
     elements += implant.femoral_component(patient, parts, body)
-    bone = anatomy.bone_around(patient, around_stem.undo(body.nodes))
+    nodes = around_stem.undo(body.nodes)
+    outer, canal = anatomy.bone_around(patient, nodes)
+    if sign.fracture is not None and not sign.fracture.trochanter:
+        # The fragment has left the stem, and with it what would be lined there.
+        near = ((nodes - sign.fracture.point) @ sign.fracture.normal < 0.0)[:, None]
+        outer, canal = outer * near, canal * near
+    bone = outer, canal
     for lucency in sign.lucencies:
         more, seen = lucent(body, bone, lucency, patient.density)
         elements += more
