@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from benchmarks import bootstrap
 from benchmarks.bootstrap import with_interval
 from benchmarks.outcome import Outcome
-from hipnet_edge.vocabulary import CAUSES
+from hipnet_edge.vocabulary import CAUSES, Flag
 
 Array = NDArray[Any]
 
@@ -150,27 +150,34 @@ def conformal(failed: Outcome, counts: Array, plausible: Array) -> dict[str, Any
     }
 
 
+def subgroups(outcome: Outcome) -> dict[str, Array]:
+    """What each study belongs to, str [N] by kind of group, as far as the table knows."""
+    groups = {column: outcome.words(column) for column in SUBGROUPS if column in outcome.table}
+    if "flags" in outcome.table:
+        found = np.char.find(outcome.words("flags"), Flag.NO_IMPLANT.value) < 0
+        groups["implant_found"] = np.where(found, "in both views", "not in both views")
+    return groups
+
+
 def by_subgroup(failed: Outcome) -> dict[str, Any]:
     """Top-1 accuracy by implant, projection, side and film; Wilson intervals, as some are small."""
     report: dict[str, Any] = {}
-    for column in SUBGROUPS:
-        if column not in failed.table:
-            continue
-        words = failed.table[column].astype(str)
-        report[column] = {}
+    for kind, words in subgroups(failed).items():
+        report[kind] = {}
         for word in np.unique(words):
             own = failed.correct[words == word]
-            if own.size < SMALLEST_SUBGROUP:
-                continue
-            report[column][str(word)] = bootstrap.part(int(own.sum()), own.size)
+            if own.size >= SMALLEST_SUBGROUP:
+                report[kind][str(word)] = bootstrap.part(int(own.sum()), own.size)
     return report
 
 
 def two_causes(both: Outcome, plausible: Array) -> dict[str, Any]:
     """What is said of studies that have two causes at once; column `also` names the second."""
     names = [cause.value for cause in CAUSES]
+    has_second = both.words("also") != ""
+    both, plausible = both.subset(has_second), plausible[has_second]
     first = both.causes
-    second = np.array([names.index(word) for word in both.table["also"].astype(str)])
+    second = np.array([names.index(word) for word in both.words("also")], dtype=int)
     rows = np.arange(len(both))
     leading = np.argsort(-both.probabilities, axis=1)[:, :2]
     p_first, p_second = both.probabilities[rows, first], both.probabilities[rows, second]

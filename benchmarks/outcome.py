@@ -76,6 +76,10 @@ class Outcome:
             values = np.where(np.char.strip(values) == "", "nan", values)
         return values.astype(np.float64)
 
+    def words(self, column: str) -> Array:
+        """A column as str [N]."""
+        return np.asarray(self.table[column].astype(str))
+
     def plausible(self, decision: Decision) -> Array:
         """Which causes are in each study's conformal set, as a prediction says it: bool [N, 5]."""
         sets = [

@@ -7,7 +7,7 @@ r"""Measure what resolution and the crop around the prosthesis are worth: AUC ag
 
 One backbone trained four times in the same way on the same studies, but for what it saw: the box
 around the prosthesis or the whole film, at the full size of the input or at half of it. The cohort
-must hold both pictures of each film (`python -m export.cohort --no-crop` keeps whole films).
+must hold both pictures of each film: `python -m export.cohort --whole`.
 """
 
 from __future__ import annotations

@@ -207,8 +207,8 @@ def test_plausible_sets_are_those_of_the_runtime():
 
 
 def test_two_causes_at_once():
-    p = [[0.5, 0.4, 0.04, 0.03, 0.03], [0.2, 0.1, 0.6, 0.05, 0.05]]
-    both = outcome_of([0, 0], p, also=["aseptic_loosening", "aseptic_loosening"])
+    p = [[0.5, 0.4, 0.04, 0.03, 0.03], [0.2, 0.1, 0.6, 0.05, 0.05], [0.2] * 5]
+    both = outcome_of([0, 0, 1], p, also=["aseptic_loosening", "aseptic_loosening", ""])
     report = cause_figures.two_causes(both, np.asarray(p) > 0.15)
     assert report["studies"] == 2
     assert report["both_are_the_two_leading"]["value"] == 0.5
@@ -219,10 +219,12 @@ def test_two_causes_at_once():
 
 
 def test_subgroups_are_counted_and_tiny_ones_left_out():
-    failed = outcome_of([0] * 24, stem=["a"] * 20 + ["b"] * 4)
+    flags = ["saturated;no_implant"] * 12 + [""] * 12
+    failed = outcome_of([0] * 24, stem=["a"] * 20 + ["b"] * 4, flags=flags)
     failed.probabilities[:5] = [0.1, 0.6, 0.1, 0.1, 0.1]
     report = cause_figures.by_subgroup(failed)
-    assert set(report) == {"stem"}
+    assert set(report) == {"stem", "implant_found"}
+    assert report["implant_found"]["not in both views"] == bootstrap.part(7, 12)
     assert set(report["stem"]) == {"a"}
     assert report["stem"]["a"] == bootstrap.part(15, 20)
 

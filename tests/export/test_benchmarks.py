@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -17,7 +18,7 @@ from click.testing import CliRunner
 from small_bundle import small_decision, small_manifest, small_model, write_bundle
 from toy import save, toy_cohort
 
-from benchmarks import accuracy, resolution
+from benchmarks import accuracy, error_gallery, resolution
 from export.cohort import SOUND
 from export.network import MEMBERS, Member
 from hipnet_edge.vocabulary import CAUSES
@@ -144,3 +145,27 @@ def test_a_backbone_is_measured_at_two_sizes_of_its_input(tmp_path):
     wrong = CliRunner().invoke(resolution.main, [*map(str, words), "--run", f"other={run}"])
     assert wrong.exit_code == 1
     assert "crop_full" in wrong.output
+
+
+def test_the_worst_errors_are_shown_and_what_a_person_wrote_stays(tmp_path):
+    bundle = write_bundle(tmp_path / "bundle")
+    cohort = save(hips(25, 1, sound=5, rows=512, columns=320), tmp_path / "cohort")
+    out, picture, page = (tmp_path / name for name in ("errors.json", "errors.png", "errors.md"))
+    words = ["--bundle", bundle, "--cohort", cohort, "--keep", tmp_path, "--out", out]
+    words += ["--picture", picture, "--page", page]
+    for _ in range(2):
+        result = CliRunner().invoke(error_gallery.main, [str(word) for word in words])
+        assert result.exit_code == 0, result.output
+        page.write_text(page.read_text().replace("<!-- by hand -->\n", "<!-- by hand -->\nSeen.\n"))
+    report, text = json.loads(out.read_text()), page.read_text()
+    assert report["studies"] == 20
+    assert report["wrong"] >= len(report["worst"])
+    sure = [one["p_called"] for one in report["worst"]]
+    assert sure == sorted(sure, reverse=True)
+    assert all(one["true"] != one["called"] for one in report["worst"])
+    assert text.count("Seen.") == 2  # kept by the second run, written again after it
+    assert text.count("\n| 1 | ") == 1
+    assert cv2.imread(str(picture)).shape[1] > 1000
+    one_cause = [one for one in report["in_common"] if one["kind"] == "true cause"]
+    assert sum(one["studies"] for one in one_cause) == 20
+    assert sum(one["wrong"] for one in one_cause) == report["wrong"]
