@@ -58,7 +58,10 @@ def broken_femur(patient: Patient, sign: Sign, tip: float) -> tuple[list[Element
             Element(outside, bone, soft, "femur", 0.85),
             Element(inside, soft, bone, "femur", 0.85),
         ]
-        truth.append(Truth(outside, "femur", minus=replace(outside, radii=cortex + 0.0)))
+        # Where it runs out it is too thin to be seen.
+        thick = layer.outer * np.where(layer.presence > 0.4, layer.presence, 0.0)
+        seen = replace(outside, radii=cortex + thick)
+        truth.append(Truth(seen, "femur", minus=replace(outside, radii=cortex)))
     return elements, truth
 
 
