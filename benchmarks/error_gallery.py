@@ -225,7 +225,7 @@ def page(report: dict[str, Any], by_hand: str) -> str:
         "",
         f"Of {total} simulated studies of the shifted site with a cause of failure, the bundle "
         f"`{report['bundle']['digest'][:12]}` calls {wrong} wrongly. These are the "
-        fXX outlines the truth; the green upright "
+        f"{len(report['worst'])} it was most sure of. Orange outlines the truth; the green upright "
         "cross is the peak of the true cause's map, the red tilted one that of the cause called.",
         "",
         "![The most confidently wrong studies](pictures/errors.png)",
