@@ -54,7 +54,8 @@ def smallest_signs(outcome: Outcome, counts: Array) -> dict[str, Any]:
     return {
         "definition": f"sensitivity at a specificity of {SPECIFICITY:g} over all studies of other "
         "causes and sound ones; isotonic regression of found on size; the smallest size from "
-        f"which it is at least {SENSITIVITY:g}, if at least {FEWEST} studies are that large",
+        f"which it is at least {SENSITIVITY:g}, if at least {FEWEST} studies are that large. "
+        "sensitivity_at_aim: the curve at the aim, or at the smallest simulated size above it",
         **{
             cause.value: _one_cause(outcome, counts, sizes, k, SIGNS[cause])
             for k, cause in enumerate(CAUSES)
@@ -111,7 +112,7 @@ def _curve(counts: Array, sizes: Array, found: Array, aim_mm: float | None) -> d
         },
         "bins": _bins(sizes, found[0]),
     }
-    if aim_mm is not None and sizes.min() <= aim_mm <= sizes.max():
+    if aim_mm is not None and aim_mm <= sizes.max():
         report["sensitivity_at_aim"] = with_interval(values[:, POINTS])
     return report
 

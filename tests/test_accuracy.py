@@ -256,6 +256,14 @@ def test_the_smallest_sign_found_is_where_detection_sets_in():
     assert "dislocation" not in report
 
 
+@pytest.mark.parametrize(("limit_mm", "sensitivity"), [(1.4, 1.0), (1.6, 0.0)])
+def test_the_curve_is_read_at_the_aim(limit_mm, sensitivity):
+    outcome = sized_outcome(limit_mm)
+    report = smallest_sign.smallest_signs(outcome, bootstrap.draw(outcome.causes, 20))
+    assert report["periprosthetic_fracture"]["aim_mm"] == 1.5
+    assert report["periprosthetic_fracture"]["sensitivity_at_aim"]["value"] == sensitivity
+
+
 @pytest.mark.parametrize("limit_mm", [-1.0, 3.95])
 def test_a_smallest_sign_beyond_the_simulated_sizes_is_not_named(limit_mm):
     outcome = sized_outcome(limit_mm)
