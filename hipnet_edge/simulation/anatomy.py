@@ -49,6 +49,7 @@ class Patient:
     thigh_radius: float
     trunk_half_depth: float
     obesity: float
+    swelling: float
 
     @classmethod
     def draw(cls, draws: Draws) -> Patient:
@@ -67,6 +68,7 @@ class Patient:
             thigh_radius=draws("thigh_radius"),
             trunk_half_depth=draws("trunk_half_depth"),
             obesity=draws("obesity"),
+            swelling=draws("thigh_swelling") if draws.chance("thigh_swelling") else 0.0,
         )
 
 
@@ -245,12 +247,16 @@ def sacrum(patient: Patient) -> list[Element]:
 def soft_tissue(
     patient: Patient, swelling: float, swelling_level: float, lateral_view: bool
 ) -> list[Element]:
-    """Thigh (with an optional swelling, mm) and trunk; the far leg is out of a lateral's beam."""
+    """Thigh and trunk; the far leg is out of a lateral's beam.
+
+    `swelling` (mm, of an infection) adds to what the patient's thigh is swollen for other reasons.
+    """
     fat = patient.obesity
-    z = patient.neck_level + np.arange(110.0, -380.0, -10.0)
+    z = patient.neck_level + np.arange(190.0, -380.0, -10.0)
     axis = femur_axis(patient, z) + np.array([-12.0, 6.0, 0.0])
     radius = patient.thigh_radius * np.interp(z, [-340, -120, 0, 60], [0.72, 0.95, 1.0, 0.85])
-    radius = radius + swelling * np.exp(-(((z - swelling_level) / 55.0) ** 2))
+    swollen = patient.swelling + swelling
+    radius = radius + swollen * np.exp(-(((z - swelling_level) / 55.0) ** 2))
 
     def below_groin(points: Points) -> Points:
         # Thigh and trunk share tissue around the groin, whose fold rises to the side: one fades
