@@ -15,7 +15,9 @@ import pytest
 
 from hipnet_edge import Radiograph
 from hipnet_edge.simulation import simulate_study, write_study
-from hipnet_edge.vocabulary import VIEWS, Cause, Flag, Laterality, View
+from hipnet_edge.simulation.dimensions import Site
+from hipnet_edge.simulation.study import erased
+from hipnet_edge.vocabulary import VIEWS, Cause, Flag, Laterality
 
 SPACING = 0.8
 # Seeds that between them have both sides, a bilateral pelvis, and both kinds of lateral.
@@ -81,8 +83,8 @@ def test_the_inverse_twin_stores_inverted_values_and_looks_the_same():
 def test_nobody_can_take_it_for_a_patient():
     for view in study(3).views.values():
         dataset = view.to_dataset()
-        assert str(dataset.PatientName) == "Simulated^Study 3"
-        assert dataset.PatientID == "SIM-3"
+        assert str(dataset.PatientName) == "Simulated^Study D-3"
+        assert dataset.PatientID == "SIM-D-3"
         assert "SIMULATED" in dataset.ImageComments
         assert "simulated" in dataset.SeriesDescription
         assert dataset.PatientIdentityRemoved == "YES"
@@ -122,22 +124,46 @@ def test_a_written_study_holds_both_views_their_masks_and_the_truth(tmp_path):
     assert (truth["cause"], truth["seed"]) == ("dislocation", 4)
     assert truth["laterality"] == written.laterality.value
     assert truth["sign_mm"] == pytest.approx(written.sign_mm, abs=1e-3)
+    assert truth["severity"] == pytest.approx(written.severity, abs=1e-3) != 0.0
+    assert (truth["site"], truth["also"]) == ("development", None)
+    assert (truth["stem"], truth["cup"]) == (written.stem, written.cup)
+    assert truth["crp_mg_l"] == pytest.approx(written.crp_mg_l, abs=0.06)
 
 
 def test_the_orientation_of_every_view_is_stated():
-    expected = {
-        (View.AP, Laterality.LEFT): ["L", "F"],
-        (View.AP, Laterality.RIGHT): ["L", "F"],
-        (View.AP, Laterality.BOTH): ["L", "F"],
-        (View.LATERAL, Laterality.LEFT): ["P", "F"],
-        (View.LATERAL, Laterality.RIGHT): ["A", "F"],
-    }
+    """A frog-leg is taken with the pelvis as in an AP; across the table the beam is horizontal."""
     seen = set()
     for seed in SEEDS:
         for name in VIEWS:
             view = study(seed).views[name]
+            across = {Laterality.LEFT: "P", Laterality.RIGHT: "A"}.get(view.laterality)
+            expected = across if view.projection == "cross-table" else "L"
             dataset = view.to_dataset()
-            assert list(dataset.PatientOrientation) == expected[name, view.laterality]
+            assert list(dataset.PatientOrientation) == [expected, "F"]
             assert dataset.ImageLaterality == view.laterality.dicom
-            seen.add((name, view.laterality))
-    assert len(seen) >= 4
+            seen.add((view.projection, expected))
+    assert {("ap", "L"), ("ap pelvis", "L"), ("frog-leg", "L")} < seen
+
+
+def test_the_header_is_the_same_whatever_the_cause():
+    """But for identifiers, which are digests, nothing in a header tells one cause from another."""
+    for name in VIEWS:
+        headers = []
+        for cause in (None, *Cause):
+            dataset = study(5, cause).views[name].to_dataset()
+            del dataset.PixelData
+            for keyword in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+                delattr(dataset, keyword)
+            headers.append(dataset.to_json())
+        assert len(set(headers)) == 1
+
+
+def test_two_sites_and_a_twin_are_other_studies():
+    one = study(5)
+    other = simulate_study(Cause.PJI, 5, site=Site.SHIFTED, pixel_spacing_mm=SPACING)
+    both = simulate_study(Cause.PJI, 5, also=Cause.DISLOCATION, pixel_spacing_mm=SPACING)
+    sound = study(5, None)
+    datasets = [s.ap.to_dataset() for s in (one, other, both, sound, erased(one, sound))]
+    assert len({dataset.SOPInstanceUID for dataset in datasets}) == 5
+    assert datasets[0].PatientID == "SIM-D-5"
+    assert datasets[1].PatientID == "SIM-S-5"
