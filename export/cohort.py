@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -279,7 +280,9 @@ def _made(
         _start_worker(directory, source, films)
         yield from map(_make, todo)
         return
-    with ProcessPoolExecutor(workers, None, _start_worker, (directory, source, films)) as pool:
+    # Not forked: OpenCV's threads would hang.
+    fresh = get_context("spawn")
+    with ProcessPoolExecutor(workers, fresh, _start_worker, (directory, source, films)) as pool:
         yield from pool.map(_make, todo)
 
 

@@ -158,35 +158,100 @@ def predict(json_to: str | None, out: Path | None, maps: bool, **options: Any) -
 
 
 @hipnet_edge.command()
+@click.option("--n", type=click.IntRange(1, 100_000), help="Make a cohort of so many studies.")
 @click.option(
     "--cause",
-    required=True,
     type=click.Choice([*(cause.value for cause in Cause), "none"]),
-    help="What the hip suffers from; none is a sound one.",
+    help="Make one study instead; what the hip suffers from, none is a sound one.",
 )
-@click.option("--seed", required=True, type=click.IntRange(min=0), help="Which study to make.")
+@click.option("--seed", required=True, type=click.IntRange(min=0), help="Which cohort or study.")
 @click.option("--out", required=True, type=_FOLDER, help="The folder for it; made if missing.")
 @click.option(
+    "--site",
+    default="development",
+    show_default=True,
+    type=click.Choice(["development", "shifted"]),
+    help="Whose implants, patients, devices and habits.",
+)
+@click.option(
+    "--causes",
+    default="",
+    metavar="CAUSE,...",
+    help="Causes to take in turn, none among them; without it as often as the site sees them.",
+)
+@click.option(
+    "--format",
+    "image_format",
+    default="dicom",
+    show_default=True,
+    type=click.Choice(["dicom", "png"]),
+    help="Of a cohort's radiographs; png is 16-bit grey without any header.",
+)
+@click.option("--twin", is_flag=True, help="After each failed study the same with disease erased.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes; all cores if not given.")
+@click.option(
+    "--pixel-spacing-mm",
     "--pixel-spacing",
+    "pixel_spacing",
     type=click.FloatRange(min=0.05, max=2.0),
     default=0.16,
     show_default=True,
     metavar="MM",
-    help="Millimetres between two pixels.",
+    help="Millimetres between two pixels of the detector.",
 )
-def simulate(cause: str, seed: int, out: Path, pixel_spacing: float) -> None:
-    """Make a simulated study as DICOM, with its truth.
+def simulate(n: int | None, cause: str | None, out: Path, **options: Any) -> None:
+    r"""Make simulated studies with their truth: a cohort, or one study.
 
-    Writes ap.dcm, lateral.dcm, the masks of the diseased region and truth.json.
+    \b
+    hipnet-edge simulate --site shifted --n 200 --seed 5 --out cohort/
+    hipnet-edge simulate --cause pji --seed 7 --out study/
+
+    A cohort has a folder for each study and cohort.csv, which names the radiographs, the masks of
+    what is diseased and all that is true of each study. The same options give the same files,
+    whatever the number of processes; a cohort that was stopped is finished. One study is ap.dcm,
+    lateral.dcm, their masks and truth.json.
     """
+    if (n is None) == (cause is None):
+        raise click.UsageError("Name either --n for a cohort, or --cause for one study.")
+    if cause is not None:
+        if options["causes"] or options["twin"] or options["image_format"] != "dicom":
+            raise click.UsageError("--causes, --twin and --format are for a cohort (--n).")
+        _simulate_one(cause, out, options)
+    elif n is not None:
+        _simulate_cohort(n, out, options)
+
+
+def _simulate_one(cause: str, out: Path, options: Mapping[str, Any]) -> None:
     from hipnet_edge.simulation import simulate_study, write_study
+    from hipnet_edge.simulation.dimensions import Site
 
     wanted = None if cause == "none" else Cause(cause)
-    study = simulate_study(wanted, seed, pixel_spacing_mm=pixel_spacing)
+    seed, spacing = options["seed"], options["pixel_spacing"]
+    study = simulate_study(wanted, seed, site=Site(options["site"]), pixel_spacing_mm=spacing)
     with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
         write_study(study, out)
     click.echo(f"{out}: simulated {study.laterality.value} hip, cause {cause}, seed {seed}")
+
+
+def _simulate_cohort(n: int, out: Path, options: Mapping[str, Any]) -> None:
+    from hipnet_edge.backends.cores import available_cores
+    from hipnet_edge.simulation.cohort import CohortSettings, causes_from, write_cohort
+    from hipnet_edge.simulation.dimensions import Site
+
+    settings = CohortSettings(
+        site=Site(options["site"]),
+        n=n,
+        seed=options["seed"],
+        causes=causes_from(options["causes"]),
+        image_format=options["image_format"],
+        twin=options["twin"],
+        pixel_spacing_mm=options["pixel_spacing"],
+    )
+    workers = min(n, options["workers"] or available_cores())
+    with _writing(out), click.progressbar(length=n, label="Studies", file=sys.stderr) as bar:
+        rows = write_cohort(out, settings, workers, lambda: bar.update(1))
+    click.echo(f"{out}: {len(rows)} simulated studies, {settings.site.value} site")
 
 
 @hipnet_edge.command()

@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,21 +26,12 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 from ..vocabulary import CAUSES, VIEWS, Cause, Laterality, View
 from .dicom_writer import derived_uid
-from .dimensions import Chance, Site
-from .study import SimulatedStudy, SimulatedView, simulate_study
+from .dimensions import PREVALENCE, SOUND, Site
+from .study import SimulatedStudy, SimulatedView, erased, simulate_study
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
 
-PREVALENCE: dict[Cause, Chance] = {
-    Cause.PJI: Chance(0.22, "infection among failed prostheses", 0.16),
-    Cause.ASEPTIC_LOOSENING: Chance(0.26, "aseptic loosening among failed prostheses", 0.20),
-    Cause.DISLOCATION: Chance(0.18, "dislocation among failed prostheses", 0.22),
-    Cause.PERIPROSTHETIC_FRACTURE: Chance(0.18, "fracture among failed prostheses", 0.24),
-    Cause.POLYETHYLENE_WEAR: Chance(0.16, "wear among failed prostheses", 0.18),
-}
-"""How often a site sees each cause; orders of magnitude of revision registries, rounded by us."""
-SOUND = Chance(0.15, "sound prostheses among all studies", 0.12)
 SEEDS_PER_COHORT = 100_000
 COLUMNS = (
     "ap",
@@ -284,8 +276,9 @@ def _in_order(
     if workers <= 1:
         yield from map(make, planned)
         return
-    # One core a process: the pool is the parallelism.
-    with ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    # One core a process: the pool is the parallelism. Not forked: OpenCV's threads would hang.
+    fresh = get_context("spawn")
+    with ProcessPoolExecutor(workers, fresh, cv2.setNumThreads, (1,)) as pool:
         yield from pool.map(make, planned)
 
 
@@ -299,8 +292,6 @@ def _write_planned(directory: Path, settings: CohortSettings, planned: PlannedSt
         study = planned.simulate(settings.pixel_spacing_mm)
         studies = [study]
         if len(wanted) == 2:
-            from .study import erased
-
             healthy = PlannedStudy(planned.patient_id, planned.site, planned.seed, None)
             studies.append(erased(study, healthy.simulate(settings.pixel_spacing_mm)))
         for made, (patient_id, twin_of) in zip(studies, wanted, strict=True):
