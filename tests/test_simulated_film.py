@@ -103,7 +103,7 @@ def test_the_side_letter_can_be_read_on_the_finished_film(letter, taken):
 
 @pytest.mark.parametrize("right", [0.0, 1.0], ids=["left", "right"])
 def test_on_a_pelvis_the_letter_lies_on_its_own_side(right, taken):
-    for seed in (2, 3, 5, 8, 12):
+    for seed in (2, 3, 5, 8):
         both = {"right": right, "bilateral_pelvis": 1.0}
         with_letter, without = (taken(None, seed, marker=chance, **both) for chance in (1.0, 0.0))
         found = np.clip(grey(with_letter.ap) - grey(without.ap), 0.0, 1.0)
@@ -127,7 +127,7 @@ def test_a_letter_may_have_a_frame_and_stays_on_the_film(letter, place):
         found = np.nonzero(lead > 0.25)
         part = lead[found[0].min() : found[0].max() + 1, found[1].min() : found[1].max() + 1] > 0.25
         sides = (part[0], part[-1], part[:, 0], part[:, -1])
-        assert (min(side.mean() for side in sides) > 0.9) is framed
+        assert bool(min(side.mean() for side in sides) > 0.9) is framed
         areas.append((lead > 0.25).sum())
     assert areas[1] > areas[0] + 100
 
