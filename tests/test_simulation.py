@@ -247,7 +247,9 @@ def displacement(before, after, reach=24):
     )
 
 
-@pytest.mark.parametrize("seed", [1, 3, 4])  # 2 has a long stem: little to match along it
+@pytest.mark.parametrize(
+    "seed", [1, 5, 11]
+)  # along others, cemented or long, there is little to match
 def test_wear_moves_the_head_in_the_pixels_by_what_it_says(seed, habits):
     habits(frog_leg=0.0)
     spacing = 0.5

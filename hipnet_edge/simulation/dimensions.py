@@ -84,6 +84,7 @@ TABLE: dict[str, Range] = {
     "bedding_in": Range(0.0, 0.5, "eccentricity of the head in a cup that is not worn"),
     "heterotopic_size": Range(3, 9, "half-axes of islands of heterotopic bone"),
     "calcification_size": Range(2, 6, "half-length of plaques along the femoral artery"),
+    "thigh_swelling": Range(2, 12, "swelling of the thigh that is no infection (haematoma)"),
     # Soft tissue
     "thigh_radius": Range(72, 98, "thigh around the femur"),
     "trunk_half_depth": Range(85, 120, "antero-posterior half-depth of the pelvis"),
@@ -104,7 +105,7 @@ TABLE: dict[str, Range] = {
     "periosteal_reaction": Range(0.8, 5.0, "outer face of periosteal new bone off the cortex"),
     "periosteal_gap": Range(0.45, 0.6, "lucent part of a lamella's distance to the next"),
     "periosteal_length": Range(40, 95, "extent of periosteal new bone along the shaft"),
-    "swelling": Range(2, 16, "soft-tissue swelling"),
+    "swelling": Range(0, 6, "soft tissue of the thigh swollen by an infection"),
     "dislocation_distance": Range(22, 48, "head centre from cup centre"),
     "fracture_gap": Range(1.0, 5.0, "width of the fracture line"),
     "fracture_step": Range(0.0, 7.0, "displacement of the fragment along the fracture"),
@@ -161,6 +162,7 @@ PROBABILITIES: dict[str, Chance] = {
     "stable_lucency": Chance(0.35, "a thin lucency of stable fibrous fixation", 0.45),
     "heterotopic_bone": Chance(0.2, "islands of bone between trochanter and ilium", 0.3),
     "vascular_calcification": Chance(0.15, "plaques along the femoral artery", 0.3),
+    "thigh_swelling": Chance(0.5, "a thigh swollen for other reasons than infection"),
     # Signs of failure
     "periosteal_new_bone": Chance(0.85, "infection with periosteal new bone"),
     "gas": Chance(0.35, "times severity: infection with gas in the soft tissue"),
@@ -191,6 +193,8 @@ PREVALENCE: dict[Cause, Chance] = {
     Cause.POLYETHYLENE_WEAR: Chance(0.2, "share of polyethylene wear", 0.2),
 }
 """How common each cause is at a site; it moves nothing but how many are simulated."""
+
+SOUND = Chance(0.15, "sound prostheses among all studies", 0.12)
 
 
 def severity_of(name: str, size: float) -> float:
