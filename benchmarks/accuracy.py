@@ -1,18 +1,19 @@
 r"""Measure a bundle on simulated studies it has never seen, through the package's own engine.
 
     python -m benchmarks.accuracy --cohort runs/shifted --two-causes runs/two \
-        --run runs/one --validation runs/validation --keep runs/answers \
+        --backbones runs/one/refit/backbones --validation runs/validation --keep runs/answers \
         --out benchmarks/results/accuracy.json
 
 The cohort is what `preprocess_study` made, so every network input is the one that `Predictor`
 would see. It holds failed and sound prostheses of the shifted site, at least 2,000 for a committed
-result. Intervals are 95 % bootstrap percentiles over studies, drawn within each cause. `--run` and
-`--validation` (the backbones as trained, and the studies they were calibrated on) are needed for
-the comparison of views alone, which fits decisions anew and needs PyTorch.
+result. Intervals are 95 % bootstrap percentiles over studies, drawn within each cause.
+`--backbones` and `--validation` (the bundle's backbones one by one, and the studies it was
+calibrated on) are for the comparison of views alone, which fits decisions anew and needs PyTorch.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -33,6 +34,7 @@ from hipnet_edge.bundle import Bundle
 from hipnet_edge.errors import HipNetError
 from hipnet_edge.machine import examine
 from hipnet_edge.manifest import Manifest
+from hipnet_edge.preprocessing import InputSpec
 from hipnet_edge.vocabulary import CAUSES
 
 Array = NDArray[Any]
@@ -84,18 +86,19 @@ def answer(bundle: Bundle, choice: Choice, cohort: Cohort, kept: Path | None) ->
     return outcome(remembered(kept, key, lambda: infer_cohort(choice.backend, cohort)), cohort)
 
 
-def views(run: Path, validation: Cohort, cohort: Cohort, keep: Path | None) -> dict[str, Any]:
-    """The comparison of views, with the backbones of a run."""
-    from export.network import MEMBERS, deploy
-    from export.train import load_member
+def views(folder: Path, validation: Cohort, cohort: Cohort, keep: Path | None) -> dict[str, Any]:
+    """The comparison of views, with the backbones that a refit was made with."""
+    # Imported here: what reads backbones needs PyTorch, no other figure does.
+    from export.backbones import open_backbones
 
-    members = {name: deploy(load_member(run, name)) for name in MEMBERS}
-    weights = [float(p.double().sum()) for member in members.values() for p in member.parameters()]
+    paths = sorted(folder.glob("*.onnx"))
+    backbones = open_backbones(paths, InputSpec.from_dict(cohort.index["input"]))
+    digests = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
     def features(name: str, studies: Cohort) -> dict[str, Array]:
         file = keep / f"features-{name}.npz" if keep else None
-        key = {"weights": weights, "cohort": studies.index}
-        return remembered(file, key, lambda: pooled_features(members, studies))
+        key = {"backbones": digests, "cohort": studies.index}
+        return remembered(file, key, lambda: pooled_features(backbones, studies))
 
     return view_comparison(
         features("validation", validation),
@@ -140,7 +143,7 @@ def about(bundle: Bundle, choice: Choice, cohort: Cohort) -> dict[str, Any]:
 @click.option("--bundle", type=click.Path(path_type=Path), help="Default: the reference bundle.")
 @click.option("--cohort", "directory", type=click.Path(path_type=Path), required=True)
 @click.option("--two-causes", type=click.Path(path_type=Path), help="Cohort with two at once.")
-@click.option("--run", type=click.Path(path_type=Path), help="Trained backbones, for the views.")
+@click.option("--backbones", type=click.Path(path_type=Path), help="Of a refit, for the views.")
 @click.option("--validation", type=click.Path(path_type=Path), help="Cohort, for the views.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Where answers are kept.")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
@@ -151,7 +154,7 @@ def main(
     bundle: Path | None,
     directory: Path,
     two_causes: Path | None,
-    run: Path | None,
+    backbones: Path | None,
     validation: Path | None,
     keep: Path | None,
     out: Path,
@@ -174,8 +177,10 @@ def main(
                 both, both.plausible(model.manifest.decision)
             )
         choice.backend.close()
-        if run and validation:
-            report["figures"]["simulated_views"] = views(run, Cohort.load(validation), cohort, keep)
+        if backbones and validation:
+            report["figures"]["simulated_views"] = views(
+                backbones, Cohort.load(validation), cohort, keep
+            )
     except (HipNetError, FileNotFoundError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     out.parent.mkdir(parents=True, exist_ok=True)

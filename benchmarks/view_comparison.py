@@ -27,31 +27,29 @@ from export.cohort import SOUND, Cohort
 from hipnet_edge.vocabulary import CAUSES, VIEWS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
-    from torch import nn
+    from export.backbones import Backbone
 
 Array = NDArray[Any]
 
 READERS = {"ap": [0], "lateral": [1], "both": [0, 1]}
 PENALTIES = np.logspace(-5, -1, 5)
 """Inverse strengths of the penalty among which cross-validation chooses."""
-BATCH = 8
 
 
-def pooled_features(members: Mapping[str, nn.Module], cohort: Cohort) -> dict[str, Array]:
+def pooled_features(backbones: Sequence[Backbone], cohort: Cohort) -> dict[str, Array]:
     """Mean and peak of every channel of each backbone's features: name to [N, 2, 2 C]."""
-    import torch
+    from export.backbones import open_session
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kept: dict[str, list[Array]] = {name: [] for name in members}
-    for start in tqdm(range(0, len(cohort), BATCH), desc="features", mininterval=5):
-        batch = np.asarray(cohort.radiographs[start : start + BATCH], np.float32)
-        with torch.inference_mode():
-            for name, member in members.items():
-                features = member.to(device)(torch.from_numpy(batch).to(device)).features
-                pooled = torch.cat([features.mean((3, 4)), features.amax((3, 4))], dim=2)
-                kept[name].append(pooled.float().cpu().numpy())
+    sessions = {backbone.name: open_session(backbone.model) for backbone in backbones}
+    kept: dict[str, list[Array]] = {name: [] for name in sessions}
+    for i in tqdm(range(len(cohort)), desc="features", unit="study", mininterval=5):
+        radiographs = np.asarray(cohort.radiographs[i : i + 1], np.float32)
+        for name, session in sessions.items():
+            (features,) = session.run(["features"], {"radiographs": radiographs})
+            pooled = [features.mean(axis=(3, 4)), features.max(axis=(3, 4))]
+            kept[name].append(np.concatenate(pooled, axis=2))
     return {name: np.concatenate(parts) for name, parts in kept.items()}
 
 

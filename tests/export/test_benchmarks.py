@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
 pytest.importorskip("torch", reason="torch (the export extra) is not installed")
@@ -19,8 +20,10 @@ from small_bundle import small_decision, small_manifest, small_model, write_bund
 from toy import save, toy_cohort
 
 from benchmarks import accuracy, error_gallery, resolution
+from export.backbones import export_member
 from export.cohort import SOUND
 from export.network import MEMBERS, Member
+from hipnet_edge.preprocessing import InputSpec
 from hipnet_edge.vocabulary import CAUSES
 
 
@@ -29,9 +32,10 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def hips(n, seed, sound, **sizes):
+def hips(n, seed, sound, rows=128, columns=96):
     """A toy cohort with everything that a simulated one's table has; the last ones are sound."""
-    cohort = toy_cohort(n, seed, **sizes)
+    cohort = toy_cohort(n, seed, rows=rows, columns=columns)
+    index = {**cohort.index, "input": InputSpec(rows=rows, columns=columns).to_dict()}
     causes = np.array([CAUSES[i % 5].value for i in range(n)], dtype="<U30")
     also = np.array([CAUSES[(i + 1) % 5].value for i in range(n)])
     causes[n - sound :] = ""
@@ -45,7 +49,7 @@ def hips(n, seed, sound, **sizes):
     }
     words = {"cause": causes, "also": also, "side": np.array(["left", "right"] * n)[:n]}
     truth = np.where(causes == "", SOUND, cohort.causes)
-    return replace(cohort, causes=truth, table={**words, **numbers})
+    return replace(cohort, causes=truth, table={**words, **numbers}, index=index)
 
 
 def test_a_calibrated_bundle_is_measured_from_cohort_to_json(tmp_path):
@@ -119,9 +123,12 @@ def checkpoints(directory):
     return directory
 
 
-def test_views_are_compared_on_the_features_of_a_run(tmp_path):
-    run = checkpoints(tmp_path / "run")
-    report = accuracy.views(run, hips(40, 1, sound=5), hips(30, 2, sound=5), tmp_path / "kept")
+def test_views_are_compared_on_the_features_of_a_set_of_backbones(tmp_path):
+    spec = InputSpec(rows=128, columns=96)
+    for name in MEMBERS:
+        onnx.save(export_member(Member(name).eval(), spec)[0], tmp_path / f"{name}.onnx")
+    cohorts = hips(40, 1, sound=5), hips(30, 2, sound=5)
+    report = accuracy.views(tmp_path, *cohorts, tmp_path / "kept")
     assert report["studies"] == {"fitted_on": 35, "measured": 25}
     for reader in ("ap", "lateral", "both"):
         assert 0.0 <= report[reader]["macro_auc"]["value"] <= 1.0
