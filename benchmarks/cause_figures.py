@@ -35,7 +35,7 @@ def told_apart(failed: Outcome, counts: Array) -> dict[str, Any]:
     confusion = np.zeros((len(CAUSES), len(CAUSES)), int)
     np.add.at(confusion, (failed.causes, failed.probabilities.argmax(axis=1)), 1)
     return {
-        "simulated_top1_accuracy": with_interval(bootstrap.mean(counts, failed.correct)),
+        "simulated_accuracy": with_interval(bootstrap.mean(counts, failed.correct)),
         "simulated_macro_auc": with_interval(areas.mean(axis=1)),
         "simulated_auc_by_cause": {
             cause.value: with_interval(areas[:, k]) for k, cause in enumerate(CAUSES)

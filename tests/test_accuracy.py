@@ -152,7 +152,7 @@ def test_accuracy_confusion_and_one_against_rest():
     failed.probabilities[0] = [0.1, 0.6, 0.1, 0.1, 0.1]  # one infection called loosening
     counts = bootstrap.draw(failed.causes)
     told = cause_figures.told_apart(failed, counts)
-    assert told["simulated_top1_accuracy"]["value"] == round(39 / 40, 4)
+    assert told["simulated_accuracy"]["value"] == round(39 / 40, 4)
     assert told["simulated_auc_by_cause"]["dislocation"]["value"] == 1.0
     confusion = told["simulated_confusion_true_by_called"]["studies"]
     assert confusion[0] == [19, 1, 0, 0, 0]

@@ -76,7 +76,7 @@ def test_a_calibrated_bundle_is_measured_from_cohort_to_json(tmp_path):
     figures = report["figures"]
     assert all(name.startswith("simulated_") for name in figures)
     assert set(figures) == {
-        "simulated_top1_accuracy",
+        "simulated_accuracy",
         "simulated_one_against_rest_accuracy",
         "simulated_macro_auc",
         "simulated_auc_by_cause",
@@ -109,7 +109,7 @@ def test_an_uncalibrated_bundle_is_measured_without_what_it_lacks(tmp_path):
     result = CliRunner().invoke(accuracy.main, [str(word) for word in words])
     assert result.exit_code == 0, result.output
     figures = json.loads(out.read_text())["figures"]
-    assert "simulated_top1_accuracy" in figures
+    assert "simulated_accuracy" in figures
     assert "simulated_conformal" not in figures
 
 
