@@ -12,9 +12,10 @@ from hipnet_edge.bundle import Bundle
 from hipnet_edge.manifest import SCHEMA
 from hipnet_edge.vocabulary import CAUSES, VIEWS
 
-INTENDED_USE = (
-    "Research and development of edge inference. Trained on simulated radiographs only, never "
-    "validated on patients. Not for clinical use."
+_SIMULATED = "Trained on simulated radiographs only. "
+_USE = (
+    "Research and development of edge inference. {}Never validated on patients. "
+    "Not for clinical use."
 )
 
 
@@ -28,7 +29,7 @@ def write_bundle(
         files: content by file name. A self-test is added afterwards, by
             `hipnet_edge.selftest.write_selftest`.
         manifest_fields: `name`, `version`, `created`, `input`, `map_stride`, `backbones`,
-            `fusion`, `variants`, `training`, `simulated`; the rest is the same for every bundle.
+            `fusion`, `decision`, `variants`, `training`, `simulated`; the rest follows.
 
     Raises:
         BundleUnusable: what was written is no bundle; the message says why.
@@ -47,7 +48,7 @@ def write_bundle(
             name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
             for name, content in files.items()
         },
-        "intended_use": INTENDED_USE,
+        "intended_use": _USE.format(_SIMULATED if manifest_fields.get("simulated") else ""),
     }
     (directory / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     return Bundle.load(directory)

@@ -38,7 +38,8 @@ def pooled(features: Tensor) -> Tensor:
     """
     mean = features.mean((3, 4), keepdim=True)
     # Not the mean of squares less the square of the mean: that cancels in low precision.
-    spread = ((features - mean).square().mean((3, 4)) + 1e-6).sqrt()
+    off = features - mean
+    spread = (off * off).mean((3, 4)).add(1e-6).sqrt()
     return torch.cat([mean.flatten(1), spread.flatten(1)], dim=1)
 
 
@@ -97,7 +98,8 @@ class Distance(nn.Module):
         standard = (vectors - self.centre) * self.scale
         along = standard @ self.axes
         beside = (standard - along @ self.axes.T) * self.rest
-        return (along * self.stretch).square().sum(1) + beside.square().sum(1)
+        along = along * self.stretch
+        return (along * along).sum(1) + (beside * beside).sum(1)
 
 
 class Novelty(nn.Module):

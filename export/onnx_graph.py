@@ -88,9 +88,12 @@ def strip(model: onnx.ModelProto) -> None:
 
 
 def rename(graph: onnx.GraphProto, new_name: Callable[[str], str]) -> None:
-    """Give every tensor and node of a graph, subgraphs included, another name."""
+    """Give every tensor and node of a graph, subgraphs included, another name.
+
+    A node without a name gets that of what it makes.
+    """
     for node in graph.node:
-        node.name = new_name(node.name)
+        node.name = new_name(node.name or f"{node.output[0]}/{node.op_type}")
         node.input[:] = [new_name(name) if name else "" for name in node.input]
         node.output[:] = [new_name(name) if name else "" for name in node.output]
         for attribute in node.attribute:

@@ -10,6 +10,7 @@ import numpy as np
 
 from export.cohort import Cohort
 from export.cohort_studies import area_fraction
+from hipnet_edge.preprocessing import InputSpec
 from hipnet_edge.vocabulary import CAUSES
 
 MEAN, STD = 0.5, 0.25
@@ -29,11 +30,18 @@ def _mark(canvas: np.ndarray, cause: int, x: int, y: int, size: int, value: floa
 
 
 def toy_cohort(
-    n: int, seed: int, rows: int = 128, columns: int = 80, size: int = 24, contrast: float = 0.35
+    n: int,
+    seed: int,
+    rows: int = 128,
+    columns: int = 80,
+    size: int = 24,
+    contrast: float = 0.35,
+    sound: int = 0,
 ) -> Cohort:
-    """A cohort in memory; marks show in both views at different places."""
+    """A cohort in memory; marks show in both views at different places, in sound studies none."""
     random = np.random.default_rng(seed)
     causes = np.arange(n, dtype=np.int64) % 5
+    causes[n - sound :] = -1
     radiographs = np.empty((n, 2, rows, columns), np.float32)
     occupancy = np.empty((n, 2, rows // 8, columns // 8), np.float16)
     for i in range(n):
@@ -43,16 +51,17 @@ def toy_cohort(
             grey += 0.03 * random.standard_normal((rows, columns), dtype=np.float32)
             x, y = random.integers(size, columns - size), random.integers(size, rows - size)
             sign = np.zeros((rows, columns), np.float32)
-            _mark(sign, int(causes[i]), int(x), int(y), size, 1.0)
+            if causes[i] >= 0:
+                _mark(sign, int(causes[i]), int(x), int(y), size, 1.0)
             radiographs[i, view] = (grey - contrast * sign - MEAN) / STD
             occupancy[i, view] = area_fraction(sign > 0)
     index = {
         "n": n,
         "seed": seed,
-        "input": {"rows": rows, "columns": columns, "mean": MEAN, "std": STD},
+        "input": InputSpec(rows, columns, mean=MEAN, std=STD).to_dict(),
     }
     table = {
-        "cause": np.array([CAUSES[cause].value for cause in causes]),
+        "cause": np.array([CAUSES[cause].value if cause >= 0 else "" for cause in causes]),
         "sign_mm": np.full(n, size, np.float64),
     }
     return Cohort(radiographs.astype(np.float16), occupancy, causes, table, index)
