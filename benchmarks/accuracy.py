@@ -80,9 +80,17 @@ def figures(measured: Outcome, manifest: Manifest) -> dict[str, Any]:
     return report
 
 
+def named(bundle: Bundle, choice: Choice) -> dict[str, str]:
+    """Which bundle, and which network: a new model card changes a bundle's digest, no answer."""
+    manifest = bundle.manifest
+    network = manifest.files[manifest.variants[choice.variant].file]
+    return {"name": manifest.name, "digest": bundle.digest, "network_sha256": network.sha256}
+
+
 def answer(bundle: Bundle, choice: Choice, cohort: Cohort, kept: Path | None) -> Outcome:
     """A bundle's answers for a cohort, beside its truth; from `kept` if they are there."""
-    key = {"bundle": bundle.digest, "variant": choice.variant, "cohort": cohort.index}
+    network = named(bundle, choice)["network_sha256"]
+    key = {"network": network, "backend": choice.backend.name, "cohort": cohort.index}
     return outcome(remembered(kept, key, lambda: infer_cohort(choice.backend, cohort)), cohort)
 
 
@@ -115,7 +123,7 @@ def about(bundle: Bundle, choice: Choice, cohort: Cohort) -> dict[str, Any]:
         "what": "simulated studies of a site that took no part in training, of the same renderer; "
         "no patient, no claim about any, and no external validation",
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "bundle": {"name": bundle.manifest.name, "digest": bundle.digest},
+        "bundle": named(bundle, choice),
         "engine": {
             "backend": engine.name,
             "version": engine.version,

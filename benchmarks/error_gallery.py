@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import fisher_exact  # type: ignore[import-untyped]
 
-from benchmarks.accuracy import answer
+from benchmarks.accuracy import answer, named
 from benchmarks.cause_figures import subgroups
 from benchmarks.outcome import Outcome
 from export.cohort import Cohort
@@ -288,7 +288,7 @@ def main(
     report = {
         "what": "wrong calls on simulated studies of a site that took no part in training",
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "bundle": {"name": model.manifest.name, "digest": model.digest},
+        "bundle": named(model, choice),
         "cohort": cohort.index,
         "studies": len(failed),
         "wrong": int((~failed.correct).sum()),

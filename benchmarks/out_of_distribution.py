@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 import hipnet_edge
 from benchmarks import bootstrap
-from benchmarks.accuracy import answer
+from benchmarks.accuracy import answer, named
 from benchmarks.bootstrap import with_interval
 from benchmarks.outcome import Outcome
 from benchmarks.strangers import MADE, WRONGLY_HELD, Pair, stored
@@ -260,7 +260,7 @@ def main(
     report = {
         "what": "simulated strangers, and two real radiographs that are no hips",
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "bundle": {"name": model.manifest.name, "digest": model.digest},
+        "bundle": named(model, choice),
         "engine": {"backend": engine, "variant": choice.variant},
         "cohort": {"studies": len(cohort), **cohort.index},
         "figures": figures,

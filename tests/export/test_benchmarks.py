@@ -71,6 +71,7 @@ def test_a_calibrated_bundle_is_measured_from_cohort_to_json(tmp_path):
     result = CliRunner().invoke(accuracy.main, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     report = json.loads(out.read_text())
+    assert report["bundle"]["network_sha256"] == manifest["files"]["fp32.onnx"]["sha256"]
     assert report["cohort"]["by_cause"]["sound"] == 6
     assert report["cohort"]["by_cause"]["pji"] == 6
     figures = report["figures"]
