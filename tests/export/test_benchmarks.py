@@ -19,7 +19,8 @@ from click.testing import CliRunner
 from small_bundle import small_decision, small_manifest, small_model, write_bundle
 from toy import save, toy_cohort
 
-from benchmarks import accuracy, error_gallery, resolution
+from benchmarks import accuracy, error_gallery, out_of_distribution, resolution
+from benchmarks.strangers import MADE, WRONGLY_HELD
 from export.backbones import export_member
 from export.cohort import SOUND
 from export.network import MEMBERS, Member
@@ -100,6 +101,29 @@ def test_a_calibrated_bundle_is_measured_from_cohort_to_json(tmp_path):
     # The kept answers give the same figures.
     assert CliRunner().invoke(accuracy.main, arguments).exit_code == 0
     assert json.loads(out.read_text())["figures"] == figures
+
+
+def test_strangers_are_measured_from_cohort_to_json(tmp_path):
+    model = small_model(novelty=True)
+    manifest = {**small_manifest(model), "decision": small_decision()}
+    bundle = write_bundle(tmp_path / "bundle", model, manifest)
+    cohort = save(hips(12, 1, sound=2, rows=512, columns=320), tmp_path / "cohort")
+    out = tmp_path / "strangers.json"
+    words = ["--bundle", bundle, "--cohort", cohort, "--out", out, "--n", 2]
+    words += ["--pixel-spacing-mm", 0.8]
+    result = CliRunner().invoke(out_of_distribution.main, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    figures = json.loads(out.read_text())["figures"]
+    assert set(figures["simulated_by_kind"]) == {*MADE, *WRONGLY_HELD}
+    assert figures["simulated_all_strangers"]["studies"] == 2 * len(figures["simulated_by_kind"])
+    assert figures["simulated_false_alarms"]["all"]["studies"] == 12
+    for kind in figures["simulated_by_kind"].values():
+        refused = sum(kind["stated_to_be_a_hip"]["refused"].values())
+        assert (kind.get("auroc") is None) == (refused == 2)
+    words[1] = write_bundle(tmp_path / "uncalibrated")
+    result = CliRunner().invoke(out_of_distribution.main, [str(word) for word in words])
+    assert result.exit_code == 1
+    assert "no calibration" in result.output
 
 
 def test_an_uncalibrated_bundle_is_measured_without_what_it_lacks(tmp_path):
