@@ -3,7 +3,7 @@
     python -m export.train --train runs/train --validation runs/validation --out runs/one \
         --member resnet --epochs-half 12 --epochs-full 2
 
-Each of the four is trained alone; `python -m export.fit_head` then fits what belongs to all of
+Each of the four is trained alone; `python -m export.refit` then fits what belongs to all of
 them. Most epochs see half the resolution, at a quarter of the cost; the last ones, with small
 steps, the full. A stopped run continues from its last finished epoch and ends the same.
 """
@@ -54,7 +54,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Batch:
-    """B studies: radiographs [B, 2, H, W], occupancy [B, 2, H/8, W/8] float32, causes [B]."""
+    """B studies: radiographs [B, 2, H, W], occupancy [B, 2, H/8, W/8] float32, causes [B].
+
+    A cause of -1 is a sound prosthesis; an occupancy of NaN is unknown (nobody drew a mask).
+    """
 
     radiographs: Tensor
     occupancy: Tensor
@@ -67,7 +70,7 @@ def read_batches(
     """Read studies in an order, the next batch while the last one is used."""
 
     def read(indices: np.ndarray[Any, Any]) -> Batch:
-        radiographs = torch.from_numpy(np.ascontiguousarray(cohort.radiographs[indices]))
+        radiographs = torch.from_numpy(cohort.radiographs[indices].astype(np.float32))
         occupancy = torch.from_numpy(cohort.occupancy[indices].astype(np.float32))
         if half:
             radiographs = functional.avg_pool2d(radiographs, 2)
@@ -98,12 +101,17 @@ def training_batches(cohort: Cohort, settings: Settings, epoch: int, half: bool)
 
 
 def map_target(occupancy: Tensor, causes: Tensor, stride: int) -> Tensor:
-    """Truth for map logits [B, 2, 5, h, w]: the true cause's channel holds the diseased cells."""
+    """Truth for map logits [B, 2, 5, h, w]: the true cause's channel holds the diseased cells.
+
+    A sound prosthesis has no diseased cell in any channel. Of a film without a mask only the other
+    causes' channels are known (empty); the true cause's is NaN, and `map_loss` passes over it.
+    """
     cells = (occupancy / FULL_CELL).clamp(0.0, 1.0)
     if stride != MAP_STRIDE:
         cells = functional.max_pool2d(cells, stride // MAP_STRIDE)
-    channels = functional.one_hot(causes, len(CAUSES)).to(cells.dtype)
-    return cells[:, :, None] * channels[:, None, :, None, None]
+    channels = causes[:, None] == torch.arange(len(CAUSES), device=causes.device)
+    channels = channels[:, None, :, None, None]
+    return torch.where(channels, cells[:, :, None], torch.zeros_like(cells[:, :, None]))
 
 
 def map_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -112,13 +120,23 @@ def map_loss(logits: Tensor, target: Tensor) -> Tensor:
     Cross-entropy over all cells keeps the maps probabilities; dividing by the number of diseased
     cells keeps the loss of a hairline as heavy as that of a large osteolysis is light.
     """
-    entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="sum")
-    maps = torch.sigmoid(logits)
+    known = ~torch.isnan(target)
+    target = torch.where(known, target, torch.zeros_like(target))
+    entropy = functional.binary_cross_entropy_with_logits(logits, target, known, reduction="sum")
+    maps = torch.sigmoid(logits) * known
     overlap = (maps * target).sum((1, 3, 4))
     size = maps.sum((1, 3, 4)) + target.sum((1, 3, 4))
     present = target.sum((1, 3, 4)) > 0
     dice = 1.0 - (2.0 * overlap + 1.0) / (size + 1.0)
     return entropy / (target.sum() + 1.0) + (dice * present).sum() / present.sum().clamp(min=1)
+
+
+def cause_loss(logits: Tensor, causes: Tensor) -> Tensor:
+    """Cross-entropy of the cause over the diseased studies; sound ones (-1) have none."""
+    total = functional.cross_entropy(
+        logits, causes, ignore_index=-1, label_smoothing=LABEL_SMOOTHING, reduction="sum"
+    )
+    return total / (causes >= 0).sum().clamp(min=1)
 
 
 class Trainer:
@@ -155,9 +173,7 @@ class Trainer:
         target = map_target(batch.occupancy.to(self.device), causes, FEATURE_STRIDE)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             outputs = self.run(batch.radiographs.to(self.device))
-        loss = functional.cross_entropy(
-            outputs.logits.float(), causes, label_smoothing=LABEL_SMOOTHING
-        )
+        loss = cause_loss(outputs.logits.float(), causes)
         loss = loss + EVIDENCE_WEIGHT * map_loss(outputs.evidence.float(), target)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,16 @@ import torch
 from toy import MEAN, STD, toy_cohort
 
 from export.augmentation import augment
-from export.cohort import Cohort
-from export.fit_head import fit_temperatures
+from export.calibration import fit_temperatures
 from export.network import MAP_STRIDE
-from export.train import Settings, load_member, map_loss, map_target, train_member
+from export.train import (
+    Settings,
+    cause_loss,
+    load_member,
+    map_loss,
+    map_target,
+    train_member,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -51,13 +58,7 @@ def test_a_stopped_training_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     train, held_out = toy_cohort(12, 1, 64, 64, 12), toy_cohort(10, 2, 64, 64, 12)
     settings = Settings(member="repvgg", epochs_half=1, epochs_full=1, batch=4)
     train_member(train, held_out, tmp_path / "whole", settings)
-    broken = Cohort(
-        train.radiographs.view(_Interrupted),
-        train.occupancy,
-        train.causes,
-        train.sign_mm,
-        train.index,
-    )
+    broken = replace(train, radiographs=train.radiographs.view(_Interrupted))
     _Interrupted.left = 4  # the first epoch has three batches
     with pytest.raises(KeyboardInterrupt):
         train_member(broken, held_out, tmp_path / "broken", settings)
@@ -102,6 +103,28 @@ def test_map_loss_prefers_the_truth() -> None:
     nothing = torch.full_like(target, -6.0)
     assert map_loss(right, target) < 0.2 * map_loss(nothing, target)
     assert map_loss(nothing, target) < map_loss(wrong, target)
+
+
+def test_sound_studies_teach_the_maps_and_not_the_cause() -> None:
+    logits = torch.tensor([[4.0, 0, 0, 0, 0], [0, 0, 9.0, 0, 0]])
+    with_sound = cause_loss(logits, torch.tensor([0, -1]))
+    assert with_sound == pytest.approx(float(cause_loss(logits[:1], torch.tensor([0]))))
+    occupancy = torch.full((1, 2, 8, 8), 0.5)  # whatever it says, a sound one has no disease
+    target = map_target(occupancy, torch.tensor([-1]), MAP_STRIDE)
+    assert not target.any()
+    assert map_loss(target + 3.0, target) > map_loss(target - 3.0, target)
+
+
+def test_a_film_without_a_mask_teaches_what_it_is_not() -> None:
+    unknown = torch.full((1, 2, 8, 8), float("nan"))
+    target = map_target(unknown, torch.tensor([1]), MAP_STRIDE)
+    quiet = torch.full_like(target, -4.0).requires_grad_()
+    loss = map_loss(quiet, target)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert quiet.grad is not None
+    assert not quiet.grad[:, :, 1].any()
+    assert (quiet.grad[:, :, [0, 2, 3, 4]] > 0).all()
 
 
 def test_temperatures_undo_overconfidence() -> None:
