@@ -47,7 +47,7 @@ def main(out: Path) -> None:
                 "max": round(max(taken), 3),
             }
     report = {
-        "what": "processor seconds a study (two views), one thread, by site and pixel spacing in mm",
+        "what": "processor seconds a study (two views), one thread, by site and pixel spacing, mm",
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "studies_each": len(CAUSES) * len(SEEDS),
         "seconds": seconds,
