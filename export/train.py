@@ -205,6 +205,7 @@ class Trainer:
             "nll": evaluate.negative_log_likelihood(p, cohort.causes),
             "pointing": maps["pointing"],
             "average_precision": maps["average_precision"],
+            "sign_auc": evaluate.sign_auc(torch.cat(evidence).numpy(), cohort.causes),
         }
 
     def save(self, path: Path, epoch: int) -> None:
