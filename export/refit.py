@@ -27,6 +27,8 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
+from torch import Tensor
+from torch.nn import functional
 from tqdm import tqdm
 
 from export import calibration, evaluate
@@ -38,6 +40,7 @@ from export.novelty import Distance, Novelty, pooled
 from export.tail import Fusion, MapHead, NetworkOutputs, Tail
 from export.train import load_member, map_loss, map_target
 from hipnet_edge.preprocessing import InputSpec
+from hipnet_edge.vocabulary import CAUSES
 
 Array = NDArray[Any]
 
@@ -47,14 +50,7 @@ BACKBONE_FOLDER = "backbones"
 
 
 def fit_map_head(answers: Answers, steps: int, seed: int = 0, batch: int = 16) -> MapHead:
-    """Train the map head on the backbones' features.
-
-    Raises:
-        ValueError: no study has a mask of its disease.
-    """
-    drawn = ~np.isnan(answers.occupancy).all(axis=(1, 2, 3))
-    if not (drawn & (answers.causes >= 0)).any():
-        raise ValueError("no study has a mask of its disease: the maps have nothing to learn from")
+    """Train the map head on the backbones' features."""
     torch.manual_seed(seed)
     head = MapHead([features.shape[2] for features in answers.features])
     optimizer = torch.optim.AdamW(head.parameters(), lr=3e-3, weight_decay=0.01)
@@ -67,20 +63,38 @@ def fit_map_head(answers: Answers, steps: int, seed: int = 0, batch: int = 16) -
         # Sorted: neighbours on disk are read together.
         indices, order = np.sort(order[:batch]), order[batch:]
         _, features = answers.read(indices)
-        target = map_target(
-            torch.from_numpy(answers.occupancy[indices]),
-            torch.from_numpy(answers.causes[indices]),
-            MAP_STRIDE,
-        )
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = head(features)
-        loss = map_loss(logits.float(), target)
+        loss = _head_loss(
+            logits.float(),
+            torch.from_numpy(answers.occupancy[indices]),
+            torch.from_numpy(answers.causes[indices]),
+        )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
         bar.set_postfix(loss=f"{float(loss.detach()):.3f}", refresh=False)
     return head.eval()
+
+
+def _head_loss(logits: Tensor, occupancy: Tensor, causes: Tensor) -> Tensor:
+    """The loss of maps against masks; where nobody drew one, of their peaks against the cause.
+
+    From causes alone a map learns where something speaks for its cause, not how far it reaches;
+    both views are taken to show it.
+    """
+    drawn = (causes < 0) | ~torch.isnan(occupancy).flatten(1).all(1)
+    loss = logits.sum() * 0.0
+    if drawn.any():
+        target = map_target(occupancy[drawn], causes[drawn], MAP_STRIDE)
+        loss = loss + map_loss(logits[drawn], target)
+    if not drawn.all():
+        peaks = logits[~drawn].amax((3, 4))
+        present = functional.one_hot(causes[~drawn], len(CAUSES)).to(peaks.dtype)
+        present = present[:, None].expand_as(peaks)
+        loss = loss + functional.binary_cross_entropy_with_logits(peaks, present)
+    return loss
 
 
 @torch.no_grad()
@@ -158,6 +172,8 @@ def network_metrics(
     found = {name: values[failed] for name, values in outputs.items()}
     p, members = found["probabilities"], found["member_probabilities"]
     maps = evaluate.map_metrics(found["maps"], answers.occupancy[failed], causes)
+    # Without masks nothing can be said of the maps, and NaN is no JSON.
+    maps = {key: value for key, value in maps.items() if not np.isnan(value)}
     return {
         "studies": int(failed.sum()),
         "macro_auc": round(evaluate.macro_auc(p, causes), 4),

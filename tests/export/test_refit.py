@@ -25,6 +25,7 @@ from toy import save, toy_cohort
 
 from export import onnx_graph, refit, to_onnx
 from export.backbones import open_backbones
+from export.features import Answers
 from export.network import deploy
 from export.tail import Tail
 from hipnet_edge.backends import OnnxRuntimeBackend
@@ -183,12 +184,32 @@ def test_operators_outside_the_standard_are_refused(tmp_path: Path) -> None:
         onnx_graph.join({"a": model}, tail, "radiographs")
 
 
-def test_a_cohort_without_any_mask_is_refused(tmp_path: Path) -> None:
-    cohort = toy_cohort(10, 1, ROWS, COLUMNS, 16)
-    cohort.occupancy[:] = np.nan
-    directory = save(cohort, tmp_path / "train")
-    files = bring(tmp_path / "brought")
-    data = ("--train", directory, "--validation", directory, "--out", tmp_path / "refit")
-    result = run(refit.main, "--backbones", *files, *data, "--steps", 2, "--threads", 1)
-    assert result.exit_code == 1
-    assert "no study has a mask" in result.output
+def lit(n: int, masks: bool) -> Answers:
+    """Features in which channel k lights up at the one place of cause k, and nothing else does."""
+    random = np.random.default_rng(0)
+    causes = np.arange(n, dtype=np.int64) % 5
+    features = random.random((n, 2, 6, 8, 8), dtype=np.float32) * 0.1
+    occupancy = np.zeros((n, 2, 16, 16), np.float32)
+    for i, cause in enumerate(causes):
+        for view in range(2):
+            row, column = random.integers(8, size=2)
+            features[i, view, cause, row, column] = 3.0
+            occupancy[i, view, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2] = 1.0
+    four = [features.astype(np.float16) for _ in range(4)]
+    truth = occupancy if masks else np.full_like(occupancy, np.nan)
+    return Answers(np.zeros((4, n, 5), np.float32), four, truth, causes)
+
+
+@pytest.mark.parametrize(("masks", "cells"), [(True, 1.5), (False, 4.5)], ids=["masks", "causes"])
+def test_maps_point_at_the_sign_with_and_without_masks(masks: bool, cells: float) -> None:
+    torch.set_num_threads(1)
+    head = deploy(refit.fit_map_head(lit(80, masks), steps=120))
+    asked = lit(40, masks=True)
+    with torch.no_grad():
+        maps = torch.sigmoid(head(asked.read(np.arange(40))[1])).numpy()
+    true_maps = maps[np.arange(40), :, asked.causes].reshape(80, -1)
+    peaks = np.stack(np.unravel_index(true_maps.argmax(axis=1), (16, 16)), axis=1)
+    truth = asked.occupancy.reshape(80, 16, 16)
+    centres = np.array([np.argwhere(one).mean(axis=0) for one in truth])
+    # From causes alone a cell beside the sign's own is as good to the head as that one.
+    assert (np.abs(peaks - centres).max(axis=1) < cells).mean() > 0.9
