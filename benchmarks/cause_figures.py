@@ -32,10 +32,17 @@ def auc_by_cause(counts: Array, probabilities: Array, causes: Array) -> Array:
 def told_apart(failed: Outcome, counts: Array) -> dict[str, Any]:
     """Top-1 accuracy, areas under the curve, confusion."""
     areas = auc_by_cause(counts, failed.probabilities, failed.causes)
+    recalls = [
+        bootstrap.mean(counts[:, own], failed.correct[own])
+        for own in (failed.causes == k for k in range(len(CAUSES)))
+    ]
     confusion = np.zeros((len(CAUSES), len(CAUSES)), int)
     np.add.at(confusion, (failed.causes, failed.probabilities.argmax(axis=1)), 1)
     return {
         "simulated_accuracy": with_interval(bootstrap.mean(counts, failed.correct)),
+        "simulated_accuracy_if_causes_were_equally_frequent": with_interval(
+            np.mean(recalls, axis=0)
+        ),
         "simulated_macro_auc": with_interval(areas.mean(axis=1)),
         "simulated_auc_by_cause": {
             cause.value: with_interval(areas[:, k]) for k, cause in enumerate(CAUSES)
@@ -48,7 +55,7 @@ def told_apart(failed: Outcome, counts: Array) -> dict[str, Any]:
 
 
 def one_against_rest(failed: Outcome, counts: Array, thresholds: Array) -> dict[str, Any]:
-    """Five yes-or-no questions at the bundle's thresholds [5]."""
+    """Five yes-or-no questions, answered by the thresholds [5] and by the leading cause."""
     called = failed.probabilities >= thresholds
     true = failed.causes[:, None] == np.arange(len(CAUSES))
     right = called == true
@@ -64,9 +71,13 @@ def one_against_rest(failed: Outcome, counts: Array, thresholds: Array) -> dict[
     return {
         "definition": "mean over the five causes of the part of all failed studies for which "
         "'the probability of this cause is at least its threshold' agrees with 'this is the true "
-        "cause'; thresholds from the bundle's manifest. Four in five answers are an easy no: "
-        "always saying no to all five would reach 0.8.",
+        "cause'; thresholds from the bundle's manifest. by_leading_cause: the same if yes is said "
+        "of the leading cause alone, so each wrong call is wrong twice. Four in five answers are "
+        "an easy no: always saying no to all five would reach 0.8.",
         "value": with_interval(bootstrap.mean(counts, right.mean(axis=1))),
+        "by_leading_cause": with_interval(
+            1.0 - 2.0 / len(CAUSES) * (1.0 - bootstrap.mean(counts, failed.correct))
+        ),
         "by_cause": by_cause,
     }
 
@@ -95,7 +106,7 @@ def calibration(failed: Outcome, counts: Array) -> dict[str, Any]:
     ]
     return {
         "definition": f"leading cause, {BINS} bins of equal width; the interval of an error that "
-        "cannot be negative lies above the figure itself",
+        "cannot be negative may lie above the figure itself",
         "value": with_interval(errors),
         "reliability": bins,
     }

@@ -153,11 +153,14 @@ def test_accuracy_confusion_and_one_against_rest():
     counts = bootstrap.draw(failed.causes)
     told = cause_figures.told_apart(failed, counts)
     assert told["simulated_accuracy"]["value"] == round(39 / 40, 4)
+    balanced = told["simulated_accuracy_if_causes_were_equally_frequent"]
+    assert balanced["value"] == round((0.95 + 4) / 5, 4)
     assert told["simulated_auc_by_cause"]["dislocation"]["value"] == 1.0
     confusion = told["simulated_confusion_true_by_called"]["studies"]
     assert confusion[0] == [19, 1, 0, 0, 0]
     rest = cause_figures.one_against_rest(failed, counts, np.full(5, 0.5))
     assert rest["value"]["value"] == round((40 * 5 - 2) / 200, 4)  # wrong about two of the causes
+    assert rest["by_leading_cause"]["value"] == 0.99
     assert rest["by_cause"]["pji"]["sensitivity"]["value"] == 0.95
     assert rest["by_cause"]["aseptic_loosening"]["specificity"]["value"] == round(34 / 35, 4)
 

@@ -79,6 +79,7 @@ def test_a_calibrated_bundle_is_measured_from_cohort_to_json(tmp_path):
     assert all(name.startswith("simulated_") for name in figures)
     assert set(figures) == {
         "simulated_accuracy",
+        "simulated_accuracy_if_causes_were_equally_frequent",
         "simulated_one_against_rest_accuracy",
         "simulated_macro_auc",
         "simulated_auc_by_cause",
