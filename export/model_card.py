@@ -296,15 +296,22 @@ def _strangers(manifest: Mapping[str, Any], strangers: Mapping[str, Any] | None)
 
 
 def rewrite(bundle: Bundle, accuracy: Mapping[str, Any], strangers: Mapping[str, Any]) -> Bundle:
-    """Write the card of a bundle again, with measurements of its network.
+    """Write the card of a bundle again, with measurements of it.
+
+    A new card gives the bundle a new digest; the manifest keeps the one it was measured under as
+    `training.measured_as`. Empty reports are left out.
 
     Raises:
-        ValueError: the measurements are of another network.
+        ValueError: a report is of another bundle.
     """
-    for report in (accuracy, strangers):
-        _require_same_network(bundle, report)
     path = bundle.path / "manifest.json"
     manifest = json.loads(path.read_text())
+    before = manifest["training"].get("measured_as", bundle.digest)
+    for report in (accuracy, strangers):
+        if report and report["bundle"]["digest"] not in (bundle.digest, before):
+            raise ValueError(f"the report is of bundle {report['bundle']['digest'][:12]}")
+        if report:
+            manifest["training"]["measured_as"] = report["bundle"]["digest"]
     card = model_card(manifest, accuracy or None, strangers or None).encode()
     (bundle.path / CARD_FILE).write_bytes(card)
     manifest["files"][CARD_FILE] = {
@@ -313,16 +320,6 @@ def rewrite(bundle: Bundle, accuracy: Mapping[str, Any], strangers: Mapping[str,
     }
     path.write_text(json.dumps(manifest, indent=2) + "\n")
     return Bundle.load(bundle.path)
-
-
-def _require_same_network(bundle: Bundle, report: Mapping[str, Any]) -> None:
-    """A report names the bundle by digest, which a new card changes, or the network by its file."""
-    if not report:
-        return
-    files = {entry.sha256 for name, entry in bundle.manifest.files.items() if name != CARD_FILE}
-    named = report["bundle"]
-    if named["digest"] != bundle.digest and named.get("network_sha256") not in files:
-        raise ValueError(f"the report is of bundle {named['digest'][:12]}, not of this network")
 
 
 def _read(paths: Sequence[Path | None]) -> list[dict[str, Any]]:
