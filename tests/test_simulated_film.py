@@ -433,8 +433,22 @@ def test_every_draw_lies_within_its_row(site):
 
 def test_the_page_about_the_simulation_holds_the_table_as_it_is():
     page = (ROOT / "docs" / "simulation.md").read_text()
-    rows = re.findall(r"^\| `(\w+)` \| ([-\d.]+) \| ([-\d.]+) \| (.+) \|$", page, re.MULTILINE)
-    written = {name: (float(low), float(high), meaning) for name, low, high, meaning in rows}
-    assert written == {name: (r.low, r.high, r.meaning) for name, r in TABLE.items()}
-    chances = dict(re.findall(r"^\| `(\w+)` \| ([\d.]+) \|$", page, re.MULTILINE))
-    assert {name: float(chance) for name, chance in chances.items()} == PROBABILITIES
+    lines = re.findall(r"^\| `(\w+)` \|(.*)\|(.*)\|(.*)\|$", page, re.MULTILINE)
+    ranges = {
+        name: (
+            f"{row.low:g} to {row.high:g}",
+            "{:g} to {:g}".format(*row.shifted) if row.shifted else "",
+            row.meaning,
+        )
+        for name, row in TABLE.items()
+    }
+    chances = {
+        name: (
+            f"{row.development:g}",
+            "" if row.shifted is None else f"{row.shifted:g}",
+            row.meaning,
+        )
+        for name, row in PROBABILITIES.items()
+    }
+    rows = [(name, *cells) for table in (ranges, chances) for name, cells in table.items()]
+    assert [(name, *(cell.strip() for cell in cells)) for name, *cells in lines] == rows
