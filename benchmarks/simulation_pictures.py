@@ -1,13 +1,14 @@
 """The pictures and the table of docs/simulation.md.
 
-    python benchmarks/simulation_pictures.py
+    python -m benchmarks.simulation_pictures
 
 Draws docs/pictures/simulation.png, one study of each cause with and without the outline of what is
-diseased, and rewrites the tables of dimensions in docs/simulation.md between their markers.
+diseased, and rewrites the tables of what is drawn from in docs/simulation.md between their markers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -15,20 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hipnet_edge.simulation import SimulatedView, simulate_study
-from hipnet_edge.simulation.dimensions import PROBABILITIES, TABLE
-from hipnet_edge.vocabulary import Cause
+from hipnet_edge.simulation.clinical import CRP_MG_L, ESR_MM_H
+from hipnet_edge.simulation.cups import CUPS, CupFamily
+from hipnet_edge.simulation.dimensions import PREVALENCE, PROBABILITIES, SOUND, TABLE, Site
+from hipnet_edge.simulation.stems import STEMS, StemFamily
+from hipnet_edge.vocabulary import CAUSES, Cause
 
 Picture = NDArray[np.uint8]
 
 DOCS = Path(__file__).parent.parent / "docs"
-SHOWN = {
-    Cause.PJI: 9002,
-    Cause.ASEPTIC_LOOSENING: 9014,
-    Cause.DISLOCATION: 9011,
-    Cause.PERIPROSTHETIC_FRACTURE: 9012,
-    Cause.POLYETHYLENE_WEAR: 9007,
-}
-"""The seed of each cause's study, chosen so that both kinds of lateral and a pelvis are seen."""
+SHOWN = (
+    (Cause.PJI, Site.DEVELOPMENT, 9005),
+    (Cause.ASEPTIC_LOOSENING, Site.DEVELOPMENT, 9011),
+    (Cause.DISLOCATION, Site.SHIFTED, 9003),
+    (Cause.PERIPROSTHETIC_FRACTURE, Site.DEVELOPMENT, 9001),
+    (Cause.POLYETHYLENE_WEAR, Site.SHIFTED, 9006),
+)
+"""One study of each cause, chosen so that both sites, both laterals and a pelvis are seen."""
 TILE = (350, 276)
 """Rows and columns of one view in the contact sheet."""
 HEAD = 24
@@ -58,38 +62,96 @@ def tile(view: SimulatedView, outlined: bool) -> Picture:
 def contact_sheet() -> Picture:
     """Five rows of causes: AP and lateral as displayed, then both with the truth outlined."""
     rows = []
-    for cause, seed in SHOWN.items():
-        study = simulate_study(cause, seed)
+    for cause, site, seed in SHOWN:
+        study = simulate_study(cause, seed, site=site)
         title = np.full((HEAD, 4 * TILE[1], 3), 255, np.uint8)
-        side = study.laterality.value
-        text = f"{cause.label}: {study.sign_mm:.1f} mm, {side} hip, {study.ap.projection}, "
-        text += f"{study.lateral.projection} lateral (simulated, seed {seed})"
+        text = f"{cause.label}: {study.sign_mm:.1f} mm; {study.laterality.value} hip, "
+        text += f"{study.stem} stem, {study.cup} cup, {study.ap.projection}, "
+        text += f"{study.lateral.projection} lateral ({site.value} site, seed {seed})"
         where, ink = (4, 17), (0, 0, 0)
-        cv2.putText(title, text, where, cv2.FONT_HERSHEY_SIMPLEX, 0.45, ink, 1, cv2.LINE_AA)
+        cv2.putText(title, text, where, cv2.FONT_HERSHEY_SIMPLEX, 0.42, ink, 1, cv2.LINE_AA)
         tiles = [tile(v, outlined) for outlined in (False, True) for v in study.views.values()]
         rows.append(np.vstack([title, np.hstack(tiles)]))
     return np.asarray(np.vstack(rows), np.uint8)
 
 
 def tables() -> dict[str, str]:
-    """The Markdown tables of ranges and of probabilities, by the name of their marker."""
-    ranges = ["| Name | Low | High | What it is |", "|---|---|---|---|"]
-    ranges += [f"| `{n}` | {r.low:g} | {r.high:g} | {r.meaning} |" for n, r in TABLE.items()]
-    chances = ["| Habit or finding | Probability |", "|---|---|"]
-    chances += [f"| `{name}` | {chance:g} |" for name, chance in PROBABILITIES.items()]
-    return {"ranges": "\n".join(ranges), "probabilities": "\n".join(chances)}
+    """The Markdown tables of what is drawn from, by the name of their marker."""
+    return {
+        "ranges": _table(
+            ("Name", "Development", "Shifted, if other", "What it is"),
+            [
+                (f"`{name}`", _span((row.low, row.high)), _span(row.shifted), row.meaning)
+                for name, row in TABLE.items()
+            ],
+        ),
+        "probabilities": _table(
+            ("Habit or finding", "Development", "Shifted, if other", "What it is"),
+            [
+                (f"`{name}`", f"{row.development:g}", _number(row.shifted), row.meaning)
+                for name, row in PROBABILITIES.items()
+            ],
+        ),
+        "prevalence": _table(
+            ("Cause", "Development", "Shifted"),
+            [
+                (cause.label, *(f"{PREVALENCE[cause].at(site):g}" for site in Site))
+                for cause in CAUSES
+            ]
+            + [("(sound, of all)", *(f"{SOUND.at(site):g}" for site in Site))],
+        ),
+        "implants": _table(
+            ("Implant", "Site", "Share there", "Fixation"),
+            [
+                (f"{kind}: {family.name}", family.site.value, f"{family.share:g}", _fixed(family))
+                for kind, families in (("stem", STEMS), ("cup", CUPS))
+                for family in families
+            ],
+        ),
+        "blood tests": _table(
+            ("Test", "Cause", "Median, severity 0", "Median, severity 1", "SD of the logarithm"),
+            [
+                (
+                    test,
+                    cause.label if cause else "all others, and sound",
+                    f"{row.median:g}",
+                    f"{row.median_if_severe:g}",
+                    f"{row.sd_of_log:g}",
+                )
+                for test, rows in (("CRP, mg/L", CRP_MG_L), ("ESR, mm/h", ESR_MM_H))
+                for cause, row in rows.items()
+            ],
+        ),
+    }
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)
+
+
+def _span(span: tuple[float, float] | None) -> str:
+    return "" if span is None else f"{span[0]:g} to {span[1]:g}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
+
+
+def _fixed(family: StemFamily | CupFamily) -> str:
+    return "cemented" if family.cemented else "cementless"
 
 
 def write_tables(page: Path) -> None:
     """Replaces what stands between the markers of a page by the tables of the code."""
     text = page.read_text()
     for name, table in tables().items():
-        start, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+        start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
         before, _, rest = text.partition(start)
         _, marker, after = rest.partition(end)
         if not marker:
             raise SystemExit(f"{page} has no place for the table of {name}")
-        text = before + start + table + end + after
+        text = before + start + table + "\n" + end + after
     page.write_text(text)
 
 
