@@ -322,6 +322,12 @@ def test_a_site_has_digital_and_digitised_films_and_several_tone_curves():
         assert {d.grid is None for d in drawn} == {True, False}
 
 
+def test_a_study_says_whether_its_films_are_digitised(taken):
+    digital, film = (taken(None, 3, digitised_film=chance) for chance in (0.0, 1.0))
+    assert (digital.digitised, film.digitised) == (False, True)
+    assert not np.array_equal(digital.ap.stored, film.ap.stored)
+
+
 def test_film_is_a_negative_with_a_toe_and_a_shoulder():
     film = ScannedFilm(2.5, 1.5, 0.0, 2.7, noise=0.0, streaks=0.0, dust=0.0)
     exposure = np.linspace(-6.0, 6.0, 1201)

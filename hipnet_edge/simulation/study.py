@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..vocabulary import VIEWS, Cause, Laterality, View
-from .detectors import Detector
+from .detectors import Detector, ScannedFilm
 from .dimensions import Draws, Site
 from .radiography import STORED_BITS, expose, radiograph
 from .scene import FILM_STREAM, compose
@@ -77,6 +77,7 @@ class SimulatedStudy:
         crp_mg_l, esr_mm_h: blood tests (see `clinical.py`).
         stem, cup: the families of the prosthesis.
         cemented: whether the stem is.
+        digitised: both views are scanned film, not those of a digital detector.
         other_hip_replaced: the bilateral AP shows a prosthesis on the other side too.
     """
 
@@ -92,6 +93,7 @@ class SimulatedStudy:
     stem: str
     cup: str
     cemented: bool
+    digitised: bool
     ap: SimulatedView
     lateral: SimulatedView
     other_hip_replaced: bool
@@ -163,6 +165,7 @@ def simulate_study(
         stem=scene.prosthesis.stem.name,
         cup=scene.prosthesis.cup.name,
         cemented=scene.prosthesis.cemented,
+        digitised=isinstance(detector.processing, ScannedFilm),
         ap=taken[View.AP],
         lateral=taken[View.LATERAL],
         other_hip_replaced=scene.bilateral and scene.other_hip_replaced,
@@ -231,6 +234,7 @@ def truth(study: SimulatedStudy) -> dict[str, Any]:
         "stem": study.stem,
         "cup": study.cup,
         "cemented": study.cemented,
+        "digitised": study.digitised,
         "other_hip_replaced": study.other_hip_replaced,
         "projections": {"ap": study.ap.projection, "lateral": study.lateral.projection},
         "pixel_spacing_mm": study.ap.pixel_spacing_mm,
