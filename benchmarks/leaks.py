@@ -80,6 +80,7 @@ FACTS = (
 """Columns of the table that a header or an operation report would tell; those that exist."""
 FOLDS = 5
 REPEATS = 1000
+TREES = 300
 METAL = 1.2
 """Normalised grey level from which a pixel counts as metal: 0.8 of the way to the brightest."""
 
@@ -144,7 +145,7 @@ def classifiers(features: Array, size: int) -> dict[str, Any]:
             StandardScaler(), PCA(parts, random_state=0), LogisticRegression(C=0.1, max_iter=1000)
         ),
         "random forest": RandomForestClassifier(
-            300, min_samples_leaf=3, max_features="sqrt", random_state=0
+            TREES, min_samples_leaf=3, max_features="sqrt", random_state=0
         ),
     }
 

@@ -26,6 +26,7 @@ def cohort_with(**columns: np.ndarray) -> Cohort:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leaks, "REPEATS", 200)
+    monkeypatch.setattr(leaks, "TREES", 25)
 
 
 def test_nothing_is_found_where_there_is_nothing() -> None:
