@@ -74,8 +74,8 @@ Answer with one JSON file: {"<name of the PNG without .png>": "<answer>", ...}, 
 
 def crop(view: SimulatedView, laterality: Laterality) -> NDArray[np.uint8]:
     """Hip, stem and some shaft below it [rows, columns], 8 bit, as displayed."""
-    scene = compose(None, view.seed)
-    draws = Draws(view.seed, FILM_STREAM, VIEWS.index(view.view))
+    scene = compose(None, view.seed, view.site)
+    draws = Draws(view.site, view.seed, FILM_STREAM, VIEWS.index(view.view))
     exposure = expose(scene, view.view, draws, view.pixel_spacing_mm)
     patient, level = scene.patient, scene.patient.neck_level
     tip = level - scene.prosthesis.stem_length - BELOW_TIP_MM

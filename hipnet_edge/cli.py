@@ -204,7 +204,7 @@ def simulate(n: int | None, cause: str | None, out: Path, **options: Any) -> Non
 
     \b
     hipnet-edge simulate --site shifted --n 200 --seed 5 --out cohort/
-    hipnet-edge simulate --cause pji --seed 7 --out study/
+    hipnet-edge simulate --cause pji --seed 4 --out study/
 
     A cohort has a folder for each study and cohort.csv, which names the radiographs, the masks of
     what is diseased and all that is true of each study. The same options give the same files,

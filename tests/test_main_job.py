@@ -114,7 +114,7 @@ def test_the_map_points_at_the_dislocated_head(predictor, dislocation):
 
 
 def test_the_demo_study_is_called_rightly(predictor):
-    demo = simulate_study(Cause.PJI, 7)
+    demo = simulate_study(Cause.PJI, 4)
     answer = predictor.predict(demo.ap.to_dataset(), demo.lateral.to_dataset())
     assert answer.leading_cause is Cause.PJI
 

@@ -111,7 +111,8 @@ def test_the_whole_film_shows_more_of_the_same_hip(directory: Path) -> None:
     film = cohorts.Cohort.load(directory, whole=True)
     for view in VIEWS:
         name = f"{view.value}_mm_per_pixel"
-        assert (film.table[name] > box.table[name]).all()
+        assert (film.table[name] >= box.table[name]).all()  # a long stem fills the film
+        assert (film.table[name] > 1.2 * box.table[name]).any()
     # The same diseased area in mm2, up to what the box leaves out and the thin edge of a mask.
     areas = [
         c.occupancy[:, 0].astype(float).sum((1, 2)) * c.table["ap_mm_per_pixel"] ** 2
