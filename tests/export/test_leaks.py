@@ -13,7 +13,7 @@ from toy import save, toy_cohort
 from benchmarks import leaks
 from export.cohort import Cohort
 
-N = 150
+N = 400
 
 
 def cohort_with(**columns: np.ndarray) -> Cohort:
@@ -56,6 +56,12 @@ def test_an_exposure_that_goes_with_a_cause_is_a_leak() -> None:
 
 
 def test_what_a_view_may_show_is_no_leak() -> None:
-    plain = {"auc": 0.9, "lower_end_99_9": 0.8}
+    plain = {"auc": 0.9, "lower_end_99_9": 0.8, "without_dislocations": None}
     assert leaks.leaks_of("silhouette", {"dislocation": plain, "pji": plain}) == ["pji"]
     assert leaks.leaks_of("header", {"dislocation": plain}) == ["dislocation"]
+
+
+def test_who_is_known_by_not_being_dislocated_is_no_leak() -> None:
+    figures = {"auc": 0.7, "lower_end_99_9": 0.6, "without_dislocations": {"auc": 0.55}}
+    assert leaks.leaks_of("thumbnail", {"pji": figures}) == []
+    assert leaks.above_limit_against_all("thumbnail", {"pji": figures}) == ["pji"]
