@@ -71,7 +71,7 @@ def test_from_a_table_of_files_to_an_answer(tmp_path: Path) -> None:
     assert manifest.training["studies"] == STUDIES
     assert answer.leading_cause in answer.plausible_causes
     assert answer.novelty is not None
-    # After one epoch a sound film may show the larger peaks; then there is no curve, and it says so.
+    # After one epoch sound films may show the larger peaks: then there is no curve, and it says so.
     assert (answer.sign_of_failure is None) == (Flag.NOT_CALIBRATED in answer.flags)
     # Simulated radiographs in this test; but the table says nothing of where they come from.
     assert Flag.SIMULATED_INPUT in answer.flags
