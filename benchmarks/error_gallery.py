@@ -17,7 +17,7 @@ import click
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import fisher_exact  # type: ignore[import-untyped]
+from scipy.stats import fisher_exact
 
 from benchmarks.accuracy import answer, named
 from benchmarks.cause_figures import subgroups
