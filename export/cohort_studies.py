@@ -17,9 +17,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hipnet_edge.cli import IMAGE_SUFFIXES
 from hipnet_edge.geometry import Geometry
-from hipnet_edge.preprocessing import InputSpec, StudyInput, _fit, _pixels, _survey
+from hipnet_edge.image_files import IMAGE_SUFFIXES
+from hipnet_edge.preprocessing import (
+    InputSpec,
+    StudyInput,
+    fit_box,
+    network_pixels,
+    survey_of,
+)
 from hipnet_edge.radiograph import Radiograph
 from hipnet_edge.simulation import cohort as simulated_cohorts
 from hipnet_edge.study import Study
@@ -170,10 +176,10 @@ def whole_film(
     geometries, pixels = {}, []
     for view in VIEWS:
         radiograph, seen = study.views[view], prepared.views[view].geometry
-        field = _survey(radiograph).field
-        box = _fit(field, field, seen.network_shape)
+        field = survey_of(radiograph).field
+        box = fit_box(field, field, seen.network_shape)
         geometries[view] = Geometry(seen.image_shape, box, seen.mirrored, seen.network_shape)
-        pixels.append(_pixels(radiograph, field, geometries[view], spec))
+        pixels.append(network_pixels(radiograph, field, geometries[view], spec))
     return _picture(study, masks, np.stack(pixels), geometries, sound)
 
 

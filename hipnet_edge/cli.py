@@ -45,9 +45,6 @@ EXIT_CODES: tuple[tuple[type[HipNetError], int], ...] = (
 )
 """The exit code of each kind of error; the first that fits counts."""
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
-"""Files read as plain images; everything else is read as DICOM, whatever its name."""
-
 _FILE = click.Path(path_type=Path)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -406,6 +403,7 @@ def _read_study(options: Mapping[str, Any]) -> Study:
 
 def _read_radiograph(path: Path, position: View, options: Mapping[str, Any]) -> Radiograph:
     """One file, with what the operator states of it against its header."""
+    from hipnet_edge.image_files import IMAGE_SUFFIXES
     from hipnet_edge.radiograph import Radiograph
 
     view = position if position.value in options["sure_views"] else None

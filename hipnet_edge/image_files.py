@@ -14,6 +14,8 @@ from hipnet_edge.errors import InputRefused, Reason
 from hipnet_edge.input_limits import MAX_PIXELS, ByteSource, check_image_size, read_bytes, refusing
 from hipnet_edge.pixel_data import Stored
 
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
+"""Files read as plain images; everything else is read as DICOM, whatever its name."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I"}
 _TIFF_COMPRESSIONS = frozenset((1, 5, 8, 32773, 32946))

@@ -138,7 +138,7 @@ class StudyInput:
 
 
 @dataclass(frozen=True)
-class _Survey:
+class Survey:
     """What the thumbnail shows, in pixels of the radiograph.
 
     Attributes:
@@ -167,7 +167,7 @@ def preprocess_study(study: Study, spec: InputSpec) -> StudyInput:
         InputRefused: NOT_A_HIP, or UNKNOWN_LATERALITY where nothing names the side, or both hips
             have prostheses and none was named.
     """
-    surveys = {view: _survey(study.views[view]) for view in VIEWS}
+    surveys = {view: survey_of(study.views[view]) for view in VIEWS}
     for view in VIEWS:
         _check_hip(study.views[view], view, surveys[view])
     laterality, source = _side(study, surveys)
@@ -191,12 +191,13 @@ def preprocess(
     Raises:
         InputRefused: NOT_A_HIP.
     """
-    survey = _survey(radiograph)
+    survey = survey_of(radiograph)
     _check_hip(radiograph, view, survey)
     return _network_input(radiograph, view, laterality, spec, survey)
 
 
-def _survey(radiograph: Radiograph) -> _Survey:
+def survey_of(radiograph: Radiograph) -> Survey:
+    """Look over a radiograph once, small: what the collimator left open, and the prostheses."""
     # Padding is no part of the radiograph: with it or without, the same thumbnail is read.
     frame = _shown(radiograph)
     stride = max(1, max(frame.height, frame.width) // (2 * THUMBNAIL))
@@ -217,7 +218,7 @@ def _survey(radiograph: Radiograph) -> _Survey:
     field = find_collimation(thumbnail, valid)
     whole = Box(0, 0, *thumbnail.shape)
     down, across = frame.height / thumbnail.shape[0], frame.width / thumbnail.shape[1]
-    return _Survey(
+    return Survey(
         Box(
             round(field.top * down),
             round(field.left * across),
@@ -243,7 +244,7 @@ def _shown(radiograph: Radiograph) -> Box:
     return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
 
 
-def _check_hip(radiograph: Radiograph, view: View, survey: _Survey) -> None:
+def _check_hip(radiograph: Radiograph, view: View, survey: Survey) -> None:
     """Refuse what is no hip. Where the header is silent, only a prosthesis in the pixels counts."""
     anatomy = radiograph.anatomy.value
     if anatomy is Anatomy.HIP or (anatomy is None and survey.implants):
@@ -258,7 +259,7 @@ def _check_hip(radiograph: Radiograph, view: View, survey: _Survey) -> None:
     raise InputRefused(Reason.NOT_A_HIP, message)
 
 
-def _side(study: Study, surveys: Mapping[View, _Survey]) -> tuple[Laterality, str]:
+def _side(study: Study, surveys: Mapping[View, Survey]) -> tuple[Laterality, str]:
     """The hip to read: the study's, or in a picture of both hips the only one with an implant."""
     stated = study.laterality.value
     if stated in (Laterality.LEFT, Laterality.RIGHT):
@@ -284,7 +285,7 @@ def _side(study: Study, surveys: Mapping[View, _Survey]) -> tuple[Laterality, st
 
 
 def _network_input(
-    radiograph: Radiograph, view: View, laterality: Laterality, spec: InputSpec, survey: _Survey
+    radiograph: Radiograph, view: View, laterality: Laterality, spec: InputSpec, survey: Survey
 ) -> NetworkInput:
     if laterality is Laterality.BOTH:
         raise InputRefused(
@@ -302,9 +303,9 @@ def _network_input(
     if implant is None:
         flags.append(Flag.NO_IMPLANT)
     needed = _with_margins(implant.box) if implant is not None else field
-    box = _fit(needed, field, (spec.rows, spec.columns))
+    box = fit_box(needed, field, (spec.rows, spec.columns))
     geometry = Geometry(radiograph.stored.shape, box, lateral_at_left, (spec.rows, spec.columns))
-    pixels = _pixels(radiograph, field, geometry, spec)
+    pixels = network_pixels(radiograph, field, geometry, spec)
     return NetworkInput(pixels, geometry, tuple(f for f in Flag if f in flags), implant)
 
 
@@ -327,7 +328,7 @@ def _with_margins(metal: tuple[float, float, float, float]) -> tuple[float, floa
     )
 
 
-def _fit(
+def fit_box(
     needed: Box | tuple[float, float, float, float], field: Box, shape: tuple[int, int]
 ) -> Box:
     """The box of the network's aspect ratio around what is needed, inside the field if it fits.
@@ -355,7 +356,7 @@ def _place(middle: float, length: int, first: int, last: int) -> int:
     return min(max(start, first), last - length)
 
 
-def _pixels(
+def network_pixels(
     radiograph: Radiograph, field: Box, geometry: Geometry, spec: InputSpec
 ) -> NDArray[np.float32]:
     """Cut the box at full resolution, resize, mirror, stretch and normalise.
