@@ -153,10 +153,12 @@ class Survey:
 
     @property
     def middle(self) -> float:
+        """The column half-way across the field."""
         return (self.field.left + self.field.right) / 2
 
     @property
     def implants_in_both_halves(self) -> bool:
+        """Whether prostheses stand left and right of the middle."""
         return len({implant.centre_x < self.middle for implant in self.implants}) == 2
 
 
