@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+pytest.importorskip("scipy", reason="scipy (the export extra) is not installed")
+
 from benchmarks.twins import differences, gone
 from hipnet_edge.simulation import simulate_study
 from hipnet_edge.simulation.study import erased

@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner
 from toy import save, toy_cohort
 
+pytest.importorskip("sklearn", reason="scikit-learn (the export extra) is not installed")
+
 from benchmarks import leaks
 from export.cohort import Cohort
 
