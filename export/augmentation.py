@@ -38,6 +38,37 @@ def augment(
     return ((grey - mean) / std).reshape(radiographs.shape), truth.reshape(occupancy.shape)
 
 
+def cut_windows(
+    radiographs: Tensor, occupancy: Tensor, stride: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """A window of half the height and half the width from each view, anywhere in it.
+
+    Args:
+        radiographs: [B, 2, H, W].
+        occupancy: [B, 2, h, w] of the same films.
+        stride: windows start and end at multiples of it, so that cells stay whole.
+        generator: gives every place.
+    """
+    cell = radiographs.shape[2] // occupancy.shape[2]
+    sides = [side // 2 // stride * stride for side in radiographs.shape[2:]]
+    parts = []
+    for pixels, cells in zip(radiographs.flatten(0, 1), occupancy.flatten(0, 1), strict=True):
+        top, left = (
+            stride * int(torch.randint((whole - side) // stride + 1, (1,), generator=generator))
+            for whole, side in zip(pixels.shape, sides, strict=True)
+        )
+        bottom, right = top + sides[0], left + sides[1]
+        parts.append(
+            (
+                pixels[top:bottom, left:right],
+                cells[top // cell : bottom // cell, left // cell : right // cell],
+            )
+        )
+    films, truth = (torch.stack(list(part)) for part in zip(*parts, strict=True))
+    two = radiographs.shape[:2]
+    return films.reshape(*two, *films.shape[1:]), truth.reshape(*two, *truth.shape[1:])
+
+
 def _uniform(like: Tensor, low: float, high: float, generator: torch.Generator) -> Tensor:
     """One number a view, [N, 1, 1, 1]."""
     return low + (high - low) * torch.rand(len(like), 1, 1, 1, generator=generator)

@@ -1,11 +1,13 @@
 """Train one backbone on a cohort: the cause of each study, and where the disease is.
 
     python -m export.train --train runs/train --validation runs/validation --out runs/one \
-        --member resnet --epochs-half 12 --epochs-full 2
+        --member resnet --epochs-windows 12 --epochs-full 2
 
 Each of the four is trained alone; `python -m export.refit` then fits what belongs to all of
-them. Most epochs see half the resolution, at a quarter of the cost; the last ones, with small
-steps, the full. A stopped run continues from its last finished epoch and ends the same.
+them. Most epochs see one window of each film, at full resolution and a quarter of the cost, and
+learn where disease is and which; the last ones see whole films and learn to decide. (Or most see
+half the resolution: `--epochs-half`.) A stopped run continues from its last finished epoch and ends
+the same.
 """
 
 from __future__ import annotations
@@ -26,13 +28,15 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from export import evaluate
-from export.augmentation import augment
+from export.augmentation import augment, cut_windows
 from export.cohort import Cohort
 from export.network import FEATURE_STRIDE, MAP_STRIDE, MEMBERS, Member, channels_last
 from hipnet_edge.vocabulary import CAUSES
 
 EVIDENCE_WEIGHT = 0.3
 """Of the map loss beside the cross-entropy of the cause."""
+CELL_WEIGHT = 0.5
+"""Of the cross-entropy of the cause in diseased cells."""
 FULL_CELL = 0.125
 """A cell counts as diseased once an eighth of its area is: a 1 mm line across a 4 mm cell half."""
 LABEL_SMOOTHING = 0.05
@@ -43,13 +47,25 @@ class Settings:
     """What decides a training's result, beside its data."""
 
     member: str
-    epochs_half: int = 12
+    epochs_half: int = 0
+    epochs_windows: int = 12
     epochs_full: int = 2
     batch: int = 16
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
     warm_up_steps: int = 60
     seed: int = 0
+
+    @property
+    def epochs(self) -> int:
+        """Of all stages together."""
+        return self.epochs_half + self.epochs_windows + self.epochs_full
+
+    def stage(self, epoch: int) -> str:
+        """What an epoch (from 0) sees of each film: "half" resolution, "windows" or "full"."""
+        if epoch < self.epochs_half:
+            return "half"
+        return "windows" if epoch < self.epochs_half + self.epochs_windows else "full"
 
 
 @dataclass(frozen=True)
@@ -86,18 +102,18 @@ def read_batches(
         yield waiting.result()
 
 
-def training_batches(cohort: Cohort, settings: Settings, epoch: int, half: bool) -> Iterator[Batch]:
+def training_batches(cohort: Cohort, settings: Settings, epoch: int) -> Iterator[Batch]:
     """One epoch, shuffled and augmented; epoch and seed alone decide every random number."""
     generator = torch.Generator().manual_seed(settings.seed * 1000 + epoch)
     order = torch.randperm(len(cohort), generator=generator).numpy()
-    spec = cohort.index["input"]
+    spec, stage = cohort.index["input"], settings.stage(epoch)
     # A last batch of one or two would upset batch normalisation: whole batches only.
     order = order[: max(len(order) // settings.batch, 1) * settings.batch]
-    for batch in read_batches(cohort, order, settings.batch, half):
-        radiographs, occupancy = augment(
-            batch.radiographs, batch.occupancy, spec["mean"], spec["std"], generator
-        )
-        yield Batch(radiographs, occupancy, batch.causes)
+    for batch in read_batches(cohort, order, settings.batch, stage == "half"):
+        seen = batch.radiographs, batch.occupancy
+        if stage == "windows":
+            seen = cut_windows(*seen, FEATURE_STRIDE, generator)
+        yield Batch(*augment(*seen, spec["mean"], spec["std"], generator), batch.causes)
 
 
 def map_target(occupancy: Tensor, causes: Tensor, stride: int) -> Tensor:
@@ -131,6 +147,17 @@ def map_loss(logits: Tensor, target: Tensor) -> Tensor:
     return entropy / (target.sum() + 1.0) + (dice * present).sum() / present.sum().clamp(min=1)
 
 
+def cell_cause_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of the cause in diseased cells; every view that shows disease weighs the same.
+
+    The map loss asks where; this asks which, of the same logits [B, 2, 5, h, w].
+    """
+    share = torch.nan_to_num(target)
+    size = share.sum((2, 3, 4), keepdim=True)
+    entropy = -(torch.log_softmax(logits, dim=2) * share / size.clamp(min=1e-6)).sum()
+    return entropy / (size > 0).sum().clamp(min=1)
+
+
 def cause_loss(logits: Tensor, causes: Tensor) -> Tensor:
     """Cross-entropy of the cause over the diseased studies; sound ones (-1) have none."""
     total = functional.cross_entropy(
@@ -153,28 +180,37 @@ class Trainer:
             torch.compile(self.model, dynamic=False) if compiled else self.model  # type: ignore[assignment]
         )
         self.optimizer = _optimizer(self.model, settings)
-        half_steps = settings.epochs_half * steps_per_epoch
-        # Progress counts pixels: a step at full resolution is worth four at half. Counted in
-        # steps, the full resolution would get only the tail of the schedule and stay unlearned.
-        total = max(half_steps + 4 * settings.epochs_full * steps_per_epoch, 1)
+        cheap_steps = (settings.epochs_half + settings.epochs_windows) * steps_per_epoch
+        # Progress counts pixels: a step with whole films is worth four of the others. Counted in
+        # steps, whole films would get only the tail of the schedule and stay unlearned.
+        total = max(cheap_steps + 4 * settings.epochs_full * steps_per_epoch, 1)
         warm_up = min(settings.warm_up_steps, total // 5 + 1)
 
         def factor(step: int) -> float:
             if step < warm_up:
                 return (step + 1) / warm_up
-            seen = step if step < half_steps else half_steps + 4 * (step - half_steps)
+            seen = step if step < cheap_steps else cheap_steps + 4 * (step - cheap_steps)
             return 0.5 * (1.0 + math.cos(math.pi * min(seen / total, 1.0))) + 1e-3
 
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
 
-    def step(self, batch: Batch) -> float:
-        """One step of the optimizer; gives the loss."""
+    def step(self, batch: Batch, decide: bool = True) -> float:
+        """One step of the optimizer; gives the loss.
+
+        Args:
+            batch: studies, or windows of them.
+            decide: learn the decision too. Not from windows: what a window leaves out says more
+                of the cause than a whole film does, and misleads the decision about those.
+        """
         causes = batch.causes.to(self.device)
         target = map_target(batch.occupancy.to(self.device), causes, FEATURE_STRIDE)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             outputs = self.run(batch.radiographs.to(self.device))
-        loss = cause_loss(outputs.logits.float(), causes)
-        loss = loss + EVIDENCE_WEIGHT * map_loss(outputs.evidence.float(), target)
+        evidence = outputs.evidence.float()
+        loss = EVIDENCE_WEIGHT * map_loss(evidence, target)
+        loss = loss + CELL_WEIGHT * cell_cause_loss(evidence, target)
+        if decide:
+            loss = loss + cause_loss(outputs.logits.float(), causes)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
@@ -195,17 +231,17 @@ class Trainer:
             pooled = FEATURE_STRIDE // MAP_STRIDE
             truth.append(functional.max_pool2d(batch.occupancy, pooled))
         self.model.train()
-        p = torch.cat(probabilities).numpy()
-        maps = evaluate.map_metrics(
-            torch.cat(evidence).numpy(), torch.cat(truth).numpy(), cohort.causes
-        )
+        p, found = torch.cat(probabilities).numpy(), torch.cat(evidence).numpy()
+        maps = evaluate.map_metrics(found, torch.cat(truth).numpy(), cohort.causes)
         return {
             "macro_auc": evaluate.macro_auc(p, cohort.causes),
             "accuracy": evaluate.accuracy(p, cohort.causes),
             "nll": evaluate.negative_log_likelihood(p, cohort.causes),
             "pointing": maps["pointing"],
             "average_precision": maps["average_precision"],
-            "sign_auc": evaluate.sign_auc(torch.cat(evidence).numpy(), cohort.causes),
+            # What the maps alone would call: all there is to see while only windows are learned.
+            "peak_accuracy": evaluate.accuracy(found.max(axis=(1, 3, 4)), cohort.causes),
+            "sign_auc": evaluate.sign_auc(found, cohort.causes),
         }
 
     def save(self, path: Path, epoch: int) -> None:
@@ -261,21 +297,20 @@ def train_member(
     trainer = Trainer(settings, steps, compiled)
     first = trainer.resume(checkpoint) if checkpoint.exists() else 0
     figures: dict[str, float] = {}
-    for epoch in range(first, settings.epochs_half + settings.epochs_full):
-        half = epoch < settings.epochs_half
+    for epoch in range(first, settings.epochs):
+        stage = settings.stage(epoch)
         # Dropout draws from the global generator: a resumed epoch must start where it did.
         torch.manual_seed(settings.seed * 1000 + epoch)
         losses = []
-        label = f"{settings.member} {epoch + 1} {'half' if half else 'full'}"
-        bar = tqdm(
-            training_batches(train, settings, epoch, half), desc=label, total=steps, mininterval=5
-        )
+        label = f"{settings.member} {epoch + 1} {stage}"
+        batches = training_batches(train, settings, epoch)
+        bar = tqdm(batches, desc=label, total=steps, mininterval=5)
         for batch in bar:
-            losses.append(trainer.step(batch))
+            losses.append(trainer.step(batch, decide=stage != "windows"))
             bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}", refresh=False)
-        figures = {"loss": float(np.mean(losses)), **trainer.measure(validation, half)}
+        figures = {"loss": float(np.mean(losses)), **trainer.measure(validation, stage == "half")}
         trainer.save(checkpoint, epoch + 1)
-        line: dict[str, object] = {"epoch": epoch + 1, "resolution": "half" if half else "full"}
+        line: dict[str, object] = {"epoch": epoch + 1, "stage": stage}
         line.update({key: round(value, 4) for key, value in figures.items()})
         with metrics_file.open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -296,7 +331,8 @@ def load_member(out: Path, name: str) -> Member:
 @click.option("--validation", type=click.Path(path_type=Path), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Outside git.")
 @click.option("--member", type=click.Choice(MEMBERS), multiple=True, help="Default: all four.")
-@click.option("--epochs-half", default=12, show_default=True)
+@click.option("--epochs-half", default=0, show_default=True)
+@click.option("--epochs-windows", default=12, show_default=True)
 @click.option("--epochs-full", default=2, show_default=True)
 @click.option("--batch", default=16, show_default=True, help="Studies a step.")
 @click.option("--learning-rate", default=2e-3, show_default=True)

@@ -13,12 +13,13 @@ pytest.importorskip("sklearn", reason="scikit-learn (the export extra) is not in
 import torch
 from toy import MEAN, STD, toy_cohort
 
-from export.augmentation import augment
+from export.augmentation import augment, cut_windows
 from export.calibration import fit_temperatures
-from export.network import MAP_STRIDE
+from export.network import MAP_STRIDE, Member
 from export.train import (
     Settings,
     cause_loss,
+    cell_cause_loss,
     load_member,
     map_loss,
     map_target,
@@ -34,7 +35,7 @@ def _one_thread() -> None:
 def test_a_member_learns_a_small_sign_and_its_place(tmp_path: Path) -> None:
     train = toy_cohort(120, seed=1, rows=64, columns=64, size=16, contrast=0.5)
     held_out = toy_cohort(60, seed=2, rows=64, columns=64, size=16, contrast=0.5)
-    settings = Settings(member="resnet", epochs_half=0, epochs_full=8, batch=12)
+    settings = Settings(member="resnet", epochs_windows=0, epochs_full=8, batch=12)
     figures = train_member(train, held_out, tmp_path, settings)
     assert figures["macro_auc"] > 0.9
     assert figures["pointing"] > 0.8
@@ -56,7 +57,7 @@ class _Interrupted(np.ndarray):
 
 def test_a_stopped_training_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     train, held_out = toy_cohort(12, 1, 64, 64, 12), toy_cohort(10, 2, 64, 64, 12)
-    settings = Settings(member="repvgg", epochs_half=1, epochs_full=1, batch=4)
+    settings = Settings(member="repvgg", epochs_half=1, epochs_windows=1, epochs_full=1, batch=4)
     train_member(train, held_out, tmp_path / "whole", settings)
     broken = replace(train, radiographs=train.radiographs.view(_Interrupted))
     _Interrupted.left = 4  # the first epoch has three batches
@@ -103,6 +104,46 @@ def test_map_loss_prefers_the_truth() -> None:
     nothing = torch.full_like(target, -6.0)
     assert map_loss(right, target) < 0.2 * map_loss(nothing, target)
     assert map_loss(nothing, target) < map_loss(wrong, target)
+
+
+def test_a_window_keeps_its_truth() -> None:
+    occupancy = torch.rand(5, 2, 16, 12)
+    films = torch.nn.functional.interpolate(occupancy, scale_factor=8.0)  # each cell as it says
+    generator = torch.Generator().manual_seed(2)
+    pixels, cells = cut_windows(films, occupancy, 16, generator)
+    assert pixels.shape == (5, 2, 64, 48)
+    torch.testing.assert_close(torch.nn.functional.avg_pool2d(pixels, 8), cells)
+    places = {
+        int(torch.argwhere((whole == part[0, 0]).any(1))[0])
+        for whole, part in zip(occupancy.flatten(0, 1), cells.flatten(0, 1), strict=True)
+    }
+    assert len(places) > 1
+
+
+def test_diseased_cells_say_which_disease() -> None:
+    occupancy = torch.zeros(2, 2, 8, 8)
+    occupancy[0, :, 2:4, 2:4] = 1.0
+    occupancy[1, 0, 0, 0] = 1.0  # one cell of one view weighs as much as many
+    target = map_target(occupancy, torch.tensor([0, 3]), MAP_STRIDE)
+    right, shy = target * 9.0, target * 9.0
+    shy[1] = 0.0
+    assert cell_cause_loss(right, target) < 0.01
+    assert cell_cause_loss(shy, target) == pytest.approx(np.log(5) / 3, abs=0.01)
+    # What lies outside the disease is the map loss's affair.
+    noise = torch.where(target.sum(2, keepdim=True) > 0, right, torch.randn_like(right))
+    assert cell_cause_loss(noise, target) == cell_cause_loss(right, target)
+    assert cell_cause_loss(noise, target * torch.nan) == 0.0
+
+
+def test_windows_teach_the_maps_and_not_the_decision(tmp_path: Path) -> None:
+    train, held_out = toy_cohort(8, 1, 64, 64, 12), toy_cohort(10, 2, 64, 64, 12)
+    settings = Settings(member="resnet", epochs_windows=1, epochs_full=0, batch=4)
+    train_member(train, held_out, tmp_path, settings)
+    learned = load_member(tmp_path, "resnet")
+    torch.manual_seed(settings.seed)
+    fresh = Member("resnet")
+    assert torch.equal(learned.direct.weight, fresh.direct.weight)
+    assert not torch.equal(learned.evidence.weight, fresh.evidence.weight)
 
 
 def test_sound_studies_teach_the_maps_and_not_the_cause() -> None:

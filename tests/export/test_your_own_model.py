@@ -55,7 +55,7 @@ def test_from_a_table_of_files_to_an_answer(tmp_path: Path) -> None:
     table, data, out = own_table(tmp_path / "films"), tmp_path / "cohort", tmp_path / "one"
     step(cohort.main, "--table", table, "--out", data, "--workers", 1)
     both = ("--train", data, "--validation", data)
-    settings = ("--epochs-half", 1, "--epochs-full", 0, "--batch", 4, "--threads", 1)
+    settings = ("--epochs-windows", 1, "--epochs-full", 1, "--batch", 4, "--threads", 1)
     step(train.main, *both, "--out", out, *settings)
     fitted = ("--steps", 2, "--threads", 1)
     step(refit.main, "--run", out, *both, "--out", tmp_path / "refit", *fitted)
