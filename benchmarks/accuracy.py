@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +22,14 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-import hipnet_edge
 from benchmarks import bootstrap, cause_figures, map_figures, risk_figures, smallest_sign
 from benchmarks.outcome import Outcome, infer_cohort, outcome, remembered
+from benchmarks.provenance import made_here, write
 from benchmarks.view_comparison import pooled_features, view_comparison
 from export.cohort import SOUND, Cohort
 from hipnet_edge.backends import Choice, choose_backend
 from hipnet_edge.bundle import Bundle
 from hipnet_edge.errors import HipNetError
-from hipnet_edge.machine import examine
 from hipnet_edge.manifest import Manifest
 from hipnet_edge.preprocessing import InputSpec
 from hipnet_edge.vocabulary import CAUSES
@@ -122,7 +119,7 @@ def about(bundle: Bundle, choice: Choice, cohort: Cohort) -> dict[str, Any]:
     return {
         "what": "simulated studies of a site that took no part in training, of the same renderer; "
         "no patient, no claim about any, and no external validation",
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        **made_here("numpy", "onnxruntime", "scikit-learn", "scipy"),
         "bundle": named(bundle, choice),
         "engine": {
             "backend": engine.name,
@@ -139,11 +136,6 @@ def about(bundle: Bundle, choice: Choice, cohort: Cohort) -> dict[str, Any]:
             **cohort.index,
         },
         "bootstrap_resamples": bootstrap.RESAMPLES,
-        "versions": {
-            "hipnet-edge": hipnet_edge.__version__,
-            **{name: version(name) for name in ("numpy", "onnxruntime", "scikit-learn", "scipy")},
-        },
-        "machine": examine().to_dict(),
     }
 
 
@@ -191,8 +183,7 @@ def main(
             )
     except (HipNetError, FileNotFoundError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + "\n")
+    write(report, out)
     smallest_sign.plot(report["figures"]["simulated_smallest_sign"], picture)
     print(json.dumps(report["figures"], indent=1))
 

@@ -8,8 +8,6 @@ a person wrote on that page, between the markers "by hand", stays.
 
 from __future__ import annotations
 
-import json
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from scipy.stats import fisher_exact
 from benchmarks.accuracy import answer, named
 from benchmarks.cause_figures import subgroups
 from benchmarks.outcome import Outcome
+from benchmarks.provenance import made_here, write
 from export.cohort import Cohort
 from export.evaluate import DISEASED_CELL
 from hipnet_edge.backends import choose_backend
@@ -287,7 +286,7 @@ def main(
     where = np.flatnonzero(measured.causes >= 0)[shown]
     report = {
         "what": "wrong calls on simulated studies of a site that took no part in training",
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        **made_here("numpy", "scipy"),
         "bundle": named(model, choice),
         "cohort": cohort.index,
         "studies": len(failed),
@@ -295,9 +294,9 @@ def main(
         "worst": [entry(failed, int(i)) for i in shown],
         "in_common": in_common(failed),
     }
-    for path in (out, picture, page_path):
+    for path in (picture, page_path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + "\n")
+    write(report, out)
     films = np.stack([cohort.radiographs[int(i)] for i in where])
     drawn = sheet(failed, films, cohort.index["input"], shown)
     cv2.imwrite(str(picture), drawn, [cv2.IMWRITE_PNG_COMPRESSION, 9])

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,9 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.data import get_testdata_file
 
-import hipnet_edge
+from benchmarks.provenance import made_here, write
 from hipnet_edge import Radiograph
 from hipnet_edge.collimation import find_collimation
-from hipnet_edge.machine import examine
 from hipnet_edge.simulation import simulate_study
 from hipnet_edge.simulation.dimensions import Site
 from hipnet_edge.vocabulary import CAUSES
@@ -223,22 +221,14 @@ def main(out: Path, picture: Path, films: int) -> None:
     report = {
         "what": "noise, sharpness and grey levels of simulated films and of two real radiographs",
         "caution": "n = 2, other anatomy (chest, lower leg), no metal; 0.2 mm pixels are assumed",
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        **made_here("opencv-python-headless", "numpy", "pydicom"),
         "pixel_spacing_mm": SPACING_MM,
         "band_edges_per_mm": [round(float(x), 3) for x in FREQUENCIES],
         "films": {name: _summary(found) for name, found in measured.items()},
-        "versions": {
-            "hipnet-edge": hipnet_edge.__version__,
-            "opencv": cv2.__version__,
-            "numpy": np.__version__,
-            "pydicom": pydicom.__version__,
-        },
-        "machine": examine().to_dict(),
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + "\n")
+    write(report, out)
     _draw(measured, picture)
-    for name, found in report["films"].items():  # type: ignore[attr-defined]
+    for name, found in report["films"].items():
         print(name, json.dumps(found))
 
 

@@ -13,7 +13,6 @@ The exit code is 1 if a cause is recognised where it must not be.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks.provenance import made_here, write
 from export.cohort import SOUND, Cohort
 from hipnet_edge.vocabulary import CAUSES, Cause
 
@@ -255,6 +255,7 @@ def measure(cohort: Cohort) -> dict[str, Any]:
 def main(directories: tuple[Path, ...], out: Path) -> None:
     """Measure, write, and fail if there is a leak."""
     report: dict[str, Any] = {
+        **made_here("numpy", "scikit-learn"),
         "limit_auc_without_dislocations": LIMIT,
         "header": "a leak if 0.5 lies below the 99.9 % interval",
         "cohorts": [],
@@ -268,7 +269,7 @@ def main(directories: tuple[Path, ...], out: Path) -> None:
             leaks += [f"{directory}: {view} shows {cause}" for cause in result["leaks"]]
             areas = ", ".join(f"{c} {f['auc']:.2f}" for c, f in result["causes"].items())
             print(f"{directory.name} {view}: {areas}")
-    out.write_text(json.dumps(report, indent=1) + "\n")
+    write(report, out)
     print("\n".join(leaks) or "No leak.")
     sys.exit(bool(leaks))
 

@@ -15,7 +15,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +24,17 @@ from numpy.typing import NDArray
 from pydicom.data import get_testdata_file
 from tqdm import tqdm
 
-import hipnet_edge
 from benchmarks import bootstrap
 from benchmarks.accuracy import answer, named
 from benchmarks.bootstrap import with_interval
 from benchmarks.outcome import Outcome
+from benchmarks.provenance import made_here, write
 from benchmarks.strangers import MADE, WRONGLY_HELD, Pair, stored
 from export.cohort import Cohort
 from hipnet_edge import Predictor
 from hipnet_edge.backends import choose_backend
 from hipnet_edge.bundle import Bundle
 from hipnet_edge.errors import HipNetError, InputRefused
-from hipnet_edge.machine import examine
 from hipnet_edge.preprocessing import preprocess, preprocess_study
 from hipnet_edge.radiograph import Radiograph
 from hipnet_edge.simulation import simulate_study
@@ -259,16 +257,13 @@ def main(
         raise click.ClickException(str(error)) from error
     report = {
         "what": "simulated strangers, and two real radiographs that are no hips",
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        **made_here("numpy", "scikit-learn"),
         "bundle": named(model, choice),
         "engine": {"backend": engine, "variant": choice.variant},
         "cohort": {"studies": len(cohort), **cohort.index},
         "figures": figures,
-        "versions": {"hipnet-edge": hipnet_edge.__version__},
-        "machine": examine().to_dict(),
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + "\n")
+    write(report, out)
     print(json.dumps(figures, indent=1))
 
 

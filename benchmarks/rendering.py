@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import datetime, timezone
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -17,8 +16,7 @@ from statistics import median
 import click
 import cv2
 
-import hipnet_edge
-from hipnet_edge.machine import examine
+from benchmarks.provenance import made_here, write
 from hipnet_edge.simulation import simulate_study
 from hipnet_edge.simulation.dimensions import Site
 from hipnet_edge.vocabulary import CAUSES
@@ -48,14 +46,11 @@ def main(out: Path) -> None:
             }
     report = {
         "what": "processor seconds a study (two views), one thread, by site and pixel spacing, mm",
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        **made_here("opencv-python-headless", "numpy"),
         "studies_each": len(CAUSES) * len(SEEDS),
         "seconds": seconds,
-        "versions": {"hipnet-edge": hipnet_edge.__version__, "opencv": cv2.__version__},
-        "machine": examine().to_dict(),
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + "\n")
+    write(report, out)
     print(json.dumps(seconds, indent=1))
 
 

@@ -13,8 +13,6 @@ must hold both pictures of each film: `python -m export.cohort --whole`.
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,13 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-import hipnet_edge
 from benchmarks import bootstrap
 from benchmarks.bootstrap import with_interval
 from benchmarks.cause_figures import auc_by_cause
+from benchmarks.provenance import made_here, write
 from benchmarks.smallest_sign import SIGNS
 from export.cohort import SOUND, Cohort
-from hipnet_edge.machine import examine
 from hipnet_edge.vocabulary import CAUSES, VIEWS
 
 if TYPE_CHECKING:
@@ -212,20 +209,14 @@ def main(directory: Path, runs: tuple[str, ...], member: str, out: Path, picture
     report: dict[str, Any] = {
         "what": "one backbone trained under several conditions; simulated studies of a site that "
         "took no part in training",
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        **made_here("numpy", "torch", "scikit-learn"),
         "member": member,
         "last_epochs": {name: json.loads(line) for name, line in training.items()},
         "cohort": {"studies": len(cohort), **cohort.index},
         "bootstrap_resamples": bootstrap.RESAMPLES,
         "figures": figures(answers, cohort.causes, cohort.table["sign_mm"].astype(float), pixel_mm),
-        "versions": {
-            "hipnet-edge": hipnet_edge.__version__,
-            **{name: version(name) for name in ("numpy", "torch", "scikit-learn")},
-        },
-        "machine": examine().to_dict(),
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + "\n")
+    write(report, out)
     plot(report["figures"], picture)
     print(json.dumps(report["figures"], indent=1))
 

@@ -24,6 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import bootstrap
+from benchmarks.provenance import made_here, write
 from hipnet_edge import Predictor, Radiograph, Study
 from hipnet_edge.prediction import Prediction
 from hipnet_edge.simulation.cohort import PlannedStudy, plan
@@ -126,6 +127,7 @@ def main(bundle: Path, site: str, n: int, seed: int, pixel_spacing_mm: float, ou
         digest = predictor.bundle.digest
     report = {
         "simulated": True,
+        **made_here("numpy", "onnxruntime"),
         "bundle_digest": digest,
         "site": site,
         "seed": seed,
@@ -133,7 +135,7 @@ def main(bundle: Path, site: str, n: int, seed: int, pixel_spacing_mm: float, ou
         "erased_mm_around_the_mask": ERASED_MM,
         **result,
     }
-    out.write_text(json.dumps(report, indent=1) + "\n")
+    write(report, out)
     print(json.dumps(result, indent=1))
     sys.exit(bool(result["pixels_that_differ_outside_the_dilated_mask"]))
 
