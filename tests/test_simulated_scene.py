@@ -222,7 +222,7 @@ def test_severity_is_the_place_of_the_sign_in_its_range(cause):
         found = scene(cause, seed)
         assert row.low <= found.sign.size_mm <= row.high
         share = (found.sign.size_mm - row.low) / (row.high - row.low)
-        assert found.severity == pytest.approx(share)
+        assert found.sign.severity == pytest.approx(share)
         if cause is Cause.POLYETHYLENE_WEAR:
             assert found.sign.size_mm < found.prosthesis.liner
             assert np.linalg.norm(found.sign.head_shift) == pytest.approx(found.sign.size_mm)
@@ -230,7 +230,7 @@ def test_severity_is_the_place_of_the_sign_in_its_range(cause):
 
 def test_the_severity_of_an_infection_drives_all_its_signs_and_the_blood():
     sick = [scene(Cause.PJI, seed) for seed in range(400)]
-    severity = np.array([s.severity for s in sick])
+    severity = np.array([s.sign.severity for s in sick])
     assert 0.0 <= severity.min() < 0.25 < 0.75 < severity.max() <= 1.0
     reaction = np.array([s.sign.size_mm for s in sick])
     assert 0.08 < (reaction == 0.0).mean() < 0.25
@@ -264,7 +264,7 @@ def test_blood_tests_are_high_in_infection_and_the_same_for_the_harmless():
 def test_a_head_that_is_not_worn_in_sits_half_a_millimetre_off_at_most():
     shifts = [np.linalg.norm(scene(None, seed).sign.head_shift) for seed in SEEDS]
     assert 0.2 < max(shifts) <= 0.5
-    assert scene(None, 3).sign.size_mm == scene(None, 3).severity == 0.0
+    assert scene(None, 3).sign.size_mm == scene(None, 3).sign.severity == 0.0
 
 
 def test_two_causes_at_once_show_the_signs_of_both():

@@ -25,14 +25,6 @@ class Element:
     group: str = "pelvis"
     density: float = 1.0
 
-    @property
-    def exchange(self) -> tuple[tuple[Material, float], ...]:
-        """What each mm of chord brings and takes away, as (material, signed density).
-
-        Bone's texture belongs to what of it is bone, whatever stands in its place.
-        """
-        return (self.material, self.density), (self.displaces, -self.density)
-
 
 @dataclass(frozen=True)
 class Patient:

@@ -27,7 +27,7 @@ from ..errors import UsageError
 from ..vocabulary import CAUSES, VIEWS, Cause, Laterality, View
 from .dicom_writer import derived_uid
 from .dimensions import PREVALENCE, SOUND, Site
-from .study import SimulatedStudy, SimulatedView, erased, simulate_study
+from .study import SimulatedStudy, SimulatedView, erased, simulate_study, write_png
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
@@ -312,10 +312,10 @@ def _write_study(directory: Path, image_format: str, study: SimulatedStudy, know
         names[f"{name}_mask"] = f"{name}_mask.png"
         dataset = _identified(simulated, view, known["patient_id"])
         if image_format == "png":
-            _write_png(folder / names[name], _displayed(dataset))
+            write_png(folder / names[name], _displayed(dataset))
         else:
             dataset.save_as(folder / names[name], enforce_file_format=True)
-        _write_png(folder / names[f"{name}_mask"], simulated.mask.astype(np.uint8) * 255)
+        write_png(folder / names[f"{name}_mask"], simulated.mask.astype(np.uint8) * 255)
     files = {name: f"{known['patient_id']}/{file}" for name, file in names.items()}
     row = {column: {**known, **files}[column] for column in COLUMNS}
     # Last, and whole or not at all: a folder with a truth is a finished study.
@@ -343,10 +343,3 @@ def _displayed(dataset: FileDataset) -> NDArray[np.uint16]:
 
     grey = Radiograph.from_dicom(dataset).grey_levels()
     return np.asarray(np.round(grey * (2**_BITS - 1)), np.uint16)
-
-
-def _write_png(path: Path, pixels: NDArray[Any]) -> None:
-    ok, png = cv2.imencode(".png", pixels)
-    if not ok:
-        raise OSError(f"{path.name} could not be encoded")
-    path.write_bytes(png.tobytes())

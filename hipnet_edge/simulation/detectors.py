@@ -53,7 +53,7 @@ class Display:
         compression = np.float32(self.range_compression)
         middle = median - self.range_compression * float(np.median(slow[raw_body(slow)]))
         smooth = _smoothed(raw, self.edge_radius / spacing)
-        slow = _enlarged(slow, raw.shape)
+        slow = _rounded(slow, raw.shape)
         # Taken together: compression and unsharp masking of what is left are both sums.
         gain = np.float32(1.0 + self.edge_enhancement)
         low = np.float32(middle - self.below)
@@ -95,7 +95,7 @@ class ScannedFilm:
         """Grey levels as `Display.show`; film keeps more slow changes and has no sharpening."""
         slow = _slow_part(raw)
         median -= self.evened * float(np.median(slow[raw_body(slow)]))
-        slow = _enlarged(slow * np.float32(self.evened), raw.shape)
+        slow = _rounded(slow * np.float32(self.evened), raw.shape)
         span, shown = _BLACK - _FOG, self.scanned - _FOG
         steep = 4.0 * self.gradient / span / np.log(10.0)
         place = (self.place - _FOG) / span
@@ -183,7 +183,7 @@ class Detector:
         """
         small = cv2.resize(primary, (64, 64), interpolation=cv2.INTER_AREA)
         glow = cv2.GaussianBlur(small, (0, 0), 5.0, borderType=cv2.BORDER_REFLECT)
-        total = _enlarged(np.asarray(glow, np.float32) * np.float32(self.scatter), primary.shape)
+        total = _rounded(np.asarray(glow, np.float32) * np.float32(self.scatter), primary.shape)
         total += primary
         behind_patient = float(np.quantile(total[window][::8, ::8], 0.35))
         photons = self.photons * (spacing / 0.16) ** 2 / max(behind_patient, 1e-6)
@@ -278,7 +278,7 @@ def _slow_part(raw: Array) -> Array:
     return np.asarray(slow, np.float32)
 
 
-def _enlarged(small: Array, shape: tuple[int, ...]) -> Array:
+def _rounded(small: Array, shape: tuple[int, ...]) -> Array:
     """A smooth image on a larger frame: rounded first, so that no facets show, then enlarged."""
     quarter = (max(shape[1] // 4, 1), max(shape[0] // 4, 1))
     rounded = cv2.resize(small, quarter, interpolation=cv2.INTER_CUBIC)

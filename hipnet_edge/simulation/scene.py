@@ -8,6 +8,7 @@ femur's frame stands at the head's centre; when a stem sinks or tilts, the bone 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 
@@ -35,7 +36,6 @@ class Scene:
     """A left hip (and on a bilateral film the other one) ready to be radiographed.
 
     Attributes:
-        severity: 0 to 1, of the leading cause; 0 when sound.
         crp_mg_l, esr_mm_h: blood tests, see `clinical`.
     """
 
@@ -47,7 +47,6 @@ class Scene:
     bilateral: bool
     other_hip_replaced: bool
     site: Site
-    severity: float
     crp_mg_l: float
     esr_mm_h: float
 
@@ -78,9 +77,7 @@ def compose(
         for one, extra in ((cause, ()), (also, (1,)))
         if one is not None
     }
-    sign = Sign()
-    for index, one in enumerate(signs.values()):
-        sign = sign.joined(one) if index else one
+    sign = reduce(Sign.joined, signs.values()) if signs else Sign()
     if not {Cause.DISLOCATION, Cause.POLYETHYLENE_WEAR} & set(signs):
         sign = replace(sign, head_shift=seat)
     elements, truth = _hip(patient, parts, sign, thin)
@@ -99,7 +96,6 @@ def compose(
         bilateral=bilateral,
         other_hip_replaced=other_replaced,
         site=site,
-        severity=sign.severity,
         crp_mg_l=crp,
         esr_mm_h=esr,
     )

@@ -158,7 +158,7 @@ def simulate_study(
         site=site,
         also=also,
         laterality=laterality,
-        severity=scene.severity,
+        severity=scene.sign.severity,
         sign_mm=scene.sign.size_mm,
         crp_mg_l=scene.crp_mg_l,
         esr_mm_h=scene.esr_mm_h,
@@ -209,13 +209,22 @@ def write_study(study: SimulatedStudy, directory: str | Path) -> dict[str, Path]
         paths[name] = folder / f"{name}.dcm"
         view.to_dataset().save_as(paths[name], enforce_file_format=True)
         paths[f"{name}_mask"] = folder / f"{name}_mask.png"
-        ok, png = cv2.imencode(".png", view.mask.astype(np.uint8) * 255)
-        if not ok:
-            raise OSError(f"could not encode the mask of the {name} view")
-        paths[f"{name}_mask"].write_bytes(png.tobytes())
+        write_png(paths[f"{name}_mask"], view.mask.astype(np.uint8) * 255)
     paths["truth"] = folder / "truth.json"
     paths["truth"].write_text(json.dumps(truth(study), indent=2) + "\n")
     return paths
+
+
+def write_png(path: Path, pixels: NDArray[Any]) -> None:
+    """Write grey pixels [rows, columns] of 8 or 16 bits.
+
+    Raises:
+        OSError: they cannot be encoded or written.
+    """
+    ok, png = cv2.imencode(".png", pixels)
+    if not ok:
+        raise OSError(f"{path.name} could not be encoded")
+    path.write_bytes(png.tobytes())
 
 
 def truth(study: SimulatedStudy) -> dict[str, Any]:
