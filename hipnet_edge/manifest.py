@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from hipnet_edge.backends.backend import MEMBERS
+from hipnet_edge.backends.backend import INPUT_TYPES, MEMBERS
 from hipnet_edge.decision import Decision, read_decision
 from hipnet_edge.errors import BundleUnusable, HipNetError
 from hipnet_edge.fields import Fields
 from hipnet_edge.preprocessing import InputSpec
+from hipnet_edge.verdict import Gate, read_gate
 from hipnet_edge.vocabulary import CAUSES, VIEWS
 
 SCHEMA = 1
@@ -43,6 +44,8 @@ class Variant:
     file: str
     dynamic_batch: bool
     """Whether it takes any number of studies at once instead of exactly one."""
+    input_type: str = "float32"
+    """The type of `radiographs` in the file: float32, or float16 where that loses nothing."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ class Manifest:
     """Whether the model was trained on simulated studies."""
     decision: Decision | None
     """Calibration; a bundle that brings it has the output `novelty`."""
+    gate: Gate | None
+    """Limits and verdicts on the variants; None in a bundle that holds the reference alone."""
 
     @classmethod
     def from_json(cls, text: bytes) -> Manifest:
@@ -114,6 +119,7 @@ class Manifest:
             intended_use=fields.text("intended_use"),
             simulated=fields.boolean("simulated"),
             decision=read_decision(fields.child("decision")) if "decision" in fields else None,
+            gate=read_gate(fields.child("gate")) if "gate" in fields else None,
         )
         _check_ensemble(fields, manifest)
         return manifest
@@ -179,5 +185,8 @@ def _variants(variants: Fields, files: Mapping[str, FileEntry]) -> dict[str, Var
         file = fields.text("file")
         if file not in files or not file.endswith(".onnx"):
             raise fields.wrong("file", "is not an ONNX file listed in files")
-        found[name] = Variant(name, file, fields.boolean("dynamic_batch"))
+        input_type = fields.text("input_type") if "input_type" in fields else INPUT_TYPES[0]
+        if input_type not in INPUT_TYPES:
+            raise fields.wrong("input_type", f"is not one of {', '.join(INPUT_TYPES)}")
+        found[name] = Variant(name, file, fields.boolean("dynamic_batch"), input_type)
     return found

@@ -21,6 +21,9 @@ from hipnet_edge.vocabulary import CAUSES, VIEWS
 MEMBERS = 4
 """How many backbones an ensemble has."""
 
+INPUT_TYPES = ("float32", "float16")
+"""What a network may take `radiographs` as; they are of order 1, so half precision suffices."""
+
 # Float32 softmax sums to 1 within 1e-6; what is further off than this is no probability.
 _SUM_TOLERANCE = 1e-3
 
@@ -29,7 +32,7 @@ _SUM_TOLERANCE = 1e-3
 class Signature:
     """The contract of the merged network: names and shapes, whatever produced the file.
 
-    Input `radiographs` float32 [B, 2, rows, columns], AP first. Outputs, all float32:
+    Input `radiographs` [B, 2, rows, columns] of `input_type`, AP first. Outputs, all float32:
     `probabilities` [B, 5], `member_probabilities` [B, 4, 5], `maps` [B, 2, 5, map_rows,
     map_columns] and, of a calibrated bundle, `novelty` [B]. B is 1 unless `dynamic_batch`.
     """
@@ -40,6 +43,7 @@ class Signature:
     map_columns: int
     dynamic_batch: bool = False
     novelty: bool = False
+    input_type: str = "float32"
 
     def input_shape(self, batch: int = 1) -> tuple[int, ...]:
         """The shape of `radiographs`."""
@@ -125,13 +129,17 @@ class Backend(ABC):
                 (NON_FINITE_OUTPUT).
         """
         self._check_input(radiographs)
-        outputs = self.infer_impl(np.ascontiguousarray(radiographs))
+        given = np.ascontiguousarray(radiographs, self.signature.input_type)
+        outputs = self.infer_impl(given)
         self._check_outputs(outputs, len(radiographs))
         return outputs
 
     @abstractmethod
-    def infer_impl(self, radiographs: NDArray[np.float32]) -> Outputs:
-        """Run the network on a checked, contiguous input; the outputs belong to the caller."""
+    def infer_impl(self, radiographs: NDArray[np.floating]) -> Outputs:
+        """Run the network on a checked, contiguous input of the signature's `input_type`.
+
+        The outputs belong to the caller.
+        """
 
     @abstractmethod
     def close(self) -> None:

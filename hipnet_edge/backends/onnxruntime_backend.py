@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _FATAL_ONLY = 4
 """ONNX Runtime's log level: what goes wrong reaches us as an exception, not as a line on stderr."""
 
+_TENSOR_TYPES = {"float32": "tensor(float)", "float16": "tensor(float16)"}
+
 
 class OnnxRuntimeBackend(Backend):
     """ONNX Runtime's CPU provider.
@@ -64,7 +66,7 @@ class OnnxRuntimeBackend(Backend):
         self._session: onnxruntime.InferenceSession | None = _open(runtime, model, threads)
         _check_contract(self._session, signature)
 
-    def infer_impl(self, radiographs: NDArray[np.float32]) -> Outputs:
+    def infer_impl(self, radiographs: NDArray[np.floating]) -> Outputs:
         """Run the session; as many at once as there are cores for."""
         session = self._session
         if session is None:
@@ -127,13 +129,14 @@ def _check_contract(session: onnxruntime.InferenceSession, signature: Signature)
     for name, shape in expected.items():
         if name not in found:
             raise EngineUnusable(f"The bundle's network has no output {name}.")
+        kind = signature.input_type if name == "radiographs" else "float32"
         batch_fits = signature.dynamic_batch or found[name].shape[:1] == [1]
         if (
-            found[name].type != "tensor(float)"
+            found[name].type != _TENSOR_TYPES[kind]
             or not batch_fits
             or (tuple(found[name].shape[1:]) != shape[1:])
         ):
             raise EngineUnusable(
                 f"The bundle's network has {name} as {found[name].type} {found[name].shape}; "
-                f"its manifest says float32 {list(shape)}."
+                f"its manifest says {kind} {list(shape)}."
             )
