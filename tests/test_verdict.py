@@ -65,10 +65,9 @@ def test_a_wrong_section_is_refused_and_the_field_named(section, named):
         manifest(section)
 
 
-def test_a_variant_says_what_type_of_input_it_takes():
+def test_tensorrts_variants_take_half_precision():
     fields = small_manifest(small_model(rows=32, columns=16))
-    fields["variants"]["fp32"]["input_type"] = "float16"
-    assert Manifest.from_json(json.dumps(fields).encode()).variants["fp32"].input_type == "float16"
-    fields["variants"]["fp32"]["input_type"] = "int4"
-    with pytest.raises(BundleUnusable, match="input_type"):
-        Manifest.from_json(json.dumps(fields).encode())
+    fields["variants"]["trt-int8"] = dict(fields["variants"]["fp32"])
+    variants = Manifest.from_json(json.dumps(fields).encode()).variants
+    assert variants["trt-int8"].input_type == "float16"
+    assert variants["fp32"].input_type == "float32"

@@ -21,9 +21,6 @@ from hipnet_edge.vocabulary import CAUSES, VIEWS
 MEMBERS = 4
 """How many backbones an ensemble has."""
 
-INPUT_TYPES = ("float32", "float16")
-"""What a network may take `radiographs` as; they are of order 1, so half precision suffices."""
-
 # Float32 softmax sums to 1 within 1e-6; what is further off than this is no probability.
 _SUM_TOLERANCE = 1e-3
 
@@ -32,7 +29,7 @@ _SUM_TOLERANCE = 1e-3
 class Signature:
     """The contract of the merged network: names and shapes, whatever produced the file.
 
-    Input `radiographs` [B, 2, rows, columns] of `input_type`, AP first. Outputs, all float32:
+    Input `radiographs` `input_type` [B, 2, rows, columns], AP first. Outputs, all float32:
     `probabilities` [B, 5], `member_probabilities` [B, 4, 5], `maps` [B, 2, 5, map_rows,
     map_columns] and, of a calibrated bundle, `novelty` [B]. B is 1 unless `dynamic_batch`.
     """

@@ -39,7 +39,7 @@ class OnnxRuntimeBackend(Backend):
     """
 
     name: ClassVar = "onnxruntime"
-    variants: ClassVar = {"fp32": "fp32"}
+    variants: ClassVar = {"fp32": "fp32", "int8": "cpu-int8"}
 
     def __init__(self, model: bytes, signature: Signature, *, threads: int | None = None) -> None:
         cores = available_cores()
