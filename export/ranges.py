@@ -42,9 +42,12 @@ class Histogram:
         self.high = max(self.high, float(values.max()))
         self._widen(max(abs(self.low), abs(self.high)))
         if self._width:
-            scaled = (values.ravel() + self._width) * (BINS / (2.0 * self._width))
-            which = np.clip(scaled.astype(np.int64), 0, BINS - 1)
-            self._counts += np.bincount(which, minlength=BINS)
+            scaled = values.ravel() * np.float32(BINS / (2.0 * self._width))
+            scaled += np.float32(BINS / 2)
+            counts = np.bincount(scaled.astype(np.int32), minlength=BINS + 1)
+            # The largest value of all lies on the last edge, and belongs into the last bin.
+            counts[BINS - 1] += counts[BINS]
+            self._counts += counts[:BINS]
 
     def _widen(self, largest: float) -> None:
         """Double the width until `largest` has a bin; two bins become one each time."""

@@ -8,6 +8,7 @@ same ranges, and one that is half precision alone.
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -21,25 +22,37 @@ from export.ranges import Ranges
 CPU_INT8, TRT_INT8, TRT_FP16 = "cpu-int8", "trt-int8", "trt-fp16"
 
 _JOINS = ("Add", "Concat")
-_CARRY_ON = ("Relu", "Clip", "MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze")
+_CLIPS = ("Relu", "Clip")
+_CARRY_ON = (*_CLIPS, "MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze")
 """What ONNX Runtime's quantiser passes 8 bits through, if they come in as 8 bits."""
 
 
 def prepare(model: onnx.ModelProto, backbones: Sequence[str]) -> onnx.ModelProto:
     """The network as quantisers want it: constants folded, shapes known, every node named.
 
+    What ONNX Runtime's `quant_pre_process` does, but for one thing: equal nodes of two backbones
+    are not made one, so that each backbone keeps its own and can be cut out.
+
     Raises:
         ValueError: the network was not merged by the names of its backbones.
     """
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+    import onnxruntime
 
     with tempfile.TemporaryDirectory() as scratch:
-        given, path = Path(scratch) / "given.onnx", Path(scratch) / "prepared.onnx"
-        # As a file: a model in memory it would put down as external data, and then not find.
-        onnx.save(model, given)
-        quant_pre_process(str(given), str(path), skip_symbolic_shape=True)
+        path = Path(scratch) / "prepared.onnx"
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.optimized_model_filepath = str(path)
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        onnxruntime.InferenceSession(
+            model.SerializeToString(),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["CommonSubexpressionElimination"],
+        )
         prepared = onnx.load(path)
     _tidy(prepared, model)
+    prepared = onnx.shape_inference.infer_shapes(prepared, strict_mode=True, data_prop=True)
     parts.cut(prepared, backbones)
     return prepared
 
@@ -82,14 +95,23 @@ def cpu_layers(model: onnx.ModelProto) -> list[str]:
 
 
 def tensors_to_observe(model: onnx.ModelProto) -> list[str]:
-    """The activations whose range a quantiser may ask for."""
+    """The activations whose range a quantiser may ask for.
+
+    Those that a quantised layer reads or gives; of a layer that an activation function follows,
+    what comes out of that.
+    """
     asked = set(cpu_layers(model))
-    names = [
-        name
-        for node in model.graph.node
-        if node.name in asked or node.op_type in _CARRY_ON
-        for name in (*node.input, *node.output)
-    ]
+    follows = {node.input[0]: node.output[0] for node in model.graph.node if node.op_type in _CLIPS}
+    read: Counter[str] = Counter(name for node in model.graph.node for name in node.input)
+    names: list[str] = []
+    for node in model.graph.node:
+        if node.name in asked:
+            names += node.input
+            (given,) = node.output
+            if given in follows:
+                names.append(follows[given])
+            if given not in follows or read[given] > 1:
+                names.append(given)
     known = planes(model)
     return [name for name in dict.fromkeys(names) if name in known]
 
