@@ -134,6 +134,10 @@ def cpu_int8(
         name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
         for name, (low, high) in ranges.items()
     }
+    for node in model.graph.node:
+        # What an activation function cuts off is in no range; the quantiser removes the function.
+        if node.op_type in _CLIPS and node.output[0] in data:
+            data.setdefault(node.input[0], data[node.output[0]])
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
     carried = [node.name for node in model.graph.node if node.op_type in _CARRY_ON]
