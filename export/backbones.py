@@ -37,6 +37,7 @@ class DeployedMember(nn.Module):
         self.member = deploy(member)
 
     def forward(self, radiographs: Tensor) -> tuple[Tensor, Tensor]:
+        """`logits` and `features` of `radiographs`."""
         outputs = self.member(radiographs)
         return outputs.logits, outputs.features
 

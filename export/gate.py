@@ -273,12 +273,12 @@ def main(
         with tempfile.TemporaryDirectory() as scratch:
             model = Bundle.load(bundle) if bundle else Bundle.reference()
             choice = open_candidate(model, variant, backend, rehearse, threads)
-            cohort = Cohort.load(directory) if directory else _simulate(simulate or 0, Path(scratch))
+            cohort = (
+                Cohort.load(directory) if directory else _simulate(simulate or 0, Path(scratch))
+            )
             if studies is not None:
                 cohort = cohort.subset(np.arange(min(studies, len(cohort))))
-            report, *answers = run_gate(
-                model, choice, cohort, rehearsal=rehearse, threads=threads
-            )
+            report, *answers = run_gate(model, choice, cohort, rehearsal=rehearse, threads=threads)
             choice.backend.close()
     except (HipNetError, FileNotFoundError, ValueError) as error:
         raise click.ClickException(str(error)) from error

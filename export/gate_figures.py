@@ -120,7 +120,9 @@ def map_correlations(reference: Answers, candidate: Answers) -> list[float | Non
     """Pearson's correlation of each cause's maps, over all cells of all studies; None if flat."""
     found: list[float | None] = []
     for k in range(len(CAUSES)):
-        a, b = (answers.maps[:, :, k].ravel().astype(np.float64) for answers in (reference, candidate))
+        a, b = (
+            answers.maps[:, :, k].ravel().astype(np.float64) for answers in (reference, candidate)
+        )
         a, b = a - a.mean(), b - b.mean()
         if not a.any():
             found.append(None)
@@ -130,7 +132,9 @@ def map_correlations(reference: Answers, candidate: Answers) -> list[float | Non
     return found
 
 
-def _finding_flips(reference: Answers, candidate: Answers, decision: Decision | None) -> float | None:
+def _finding_flips(
+    reference: Answers, candidate: Answers, decision: Decision | None
+) -> float | None:
     if decision is None:
         return None
     before, after = _findings(reference, decision), _findings(candidate, decision)

@@ -55,9 +55,7 @@ def _probabilities(axes: Any, reference: Answers, candidate: Answers) -> None:
     axes.legend(fontsize=7)
 
 
-def _changes(
-    axes: Any, reference: Answers, candidate: Answers, limits: dict[str, float]
-) -> None:
+def _changes(axes: Any, reference: Answers, candidate: Answers, limits: dict[str, float]) -> None:
     change = np.sort(probability_change(reference, candidate))
     axes.plot(change, np.arange(1, len(change) + 1) / len(change))
     for name, part in (("probability_change_p99", 0.99), ("probability_change_max", 1.0)):

@@ -124,7 +124,11 @@ class _Insertion:
                 "QuantizeLinear", [name, step, zero], [quantised], f"{quantised}/Q", **along
             ),
             helper.make_node(
-                "DequantizeLinear", [quantised, step, zero], [dequantised], f"{dequantised}/DQ", **along
+                "DequantizeLinear",
+                [quantised, step, zero],
+                [dequantised],
+                f"{dequantised}/DQ",
+                **along,
             ),
         ]
         self._pairs[name, axis] = dequantised

@@ -25,7 +25,6 @@ from hipnet_edge.errors import EngineUnusable
 from hipnet_edge.verdict import Limits
 
 
-
 @dataclass(frozen=True)
 class Recipe:
     """An INT8 variant in the making."""
@@ -76,9 +75,7 @@ class Trials:
         """How far a network moves the answers for a few studies; infinite if it gives none."""
         few = self._cohort.subset(self._few)
         signature = replace(self._signature, input_type=input_type)
-        engine = OnnxRuntimeBackend(
-            model.SerializeToString(), signature, threads=self._threads
-        )
+        engine = OnnxRuntimeBackend(model.SerializeToString(), signature, threads=self._threads)
         answers = ask(engine, few)
         if isinstance(answers, EngineUnusable):
             return float("inf")
@@ -167,9 +164,7 @@ def search(recipe: Recipe, ranges: Ranges, trials: Trials) -> Found:
     return best
 
 
-def _attempt(
-    recipe: Recipe, ranges: Ranges, trials: Trials, restored: dict[str, float]
-) -> Found:
+def _attempt(recipe: Recipe, ranges: Ranges, trials: Trials, restored: dict[str, float]) -> Found:
     quantised = [layer for layer in recipe.layers if layer not in restored]
     model = recipe.build(ranges, quantised)
     what = f"{recipe.variant}, {len(restored)} of {len(recipe.layers)} layers restored"

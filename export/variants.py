@@ -116,9 +116,7 @@ def tensors_to_observe(model: onnx.ModelProto) -> list[str]:
     return [name for name in dict.fromkeys(names) if name in known]
 
 
-def cpu_int8(
-    model: onnx.ModelProto, ranges: Ranges, layers: Collection[str]
-) -> onnx.ModelProto:
+def cpu_int8(model: onnx.ModelProto, ranges: Ranges, layers: Collection[str]) -> onnx.ModelProto:
     """For ONNX Runtime on a CPU: u8 activations with a zero point, s8 weights by channel.
 
     Args:

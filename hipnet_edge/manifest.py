@@ -47,8 +47,11 @@ class Variant:
 
     @property
     def input_type(self) -> str:
-        """What the file takes: TensorRT's variants read float16, which loses nothing of an input
-        of order 1 and halves what is copied to the device; all others read float32."""
+        """The type of `radiographs` in the file.
+
+        TensorRT's variants read float16, which loses nothing of an input of order 1 and halves
+        what is copied to the device; all others read float32.
+        """
         return "float16" if self.name.startswith("trt-") else "float32"
 
 

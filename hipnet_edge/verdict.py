@@ -134,4 +134,3 @@ def read_gate(given: Fields) -> Gate:
         limits=read_limits(given.child("limits")),
         verdicts=tuple(read_verdict(item) for item in given.children("verdicts")),
     )
-

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -73,9 +72,7 @@ def test_a_variant_that_says_the_same_passes(quantised: Quantised, tmp_path: Pat
 def test_one_backbone_with_ruined_scales_is_refused(quantised: Quantised, tmp_path: Path) -> None:
     bundle = ruined(quantised, tmp_path / "bundle", 0.05)
     out = tmp_path / "gate.json"
-    result = run(
-        bundle, quantised.gate_cohort, out, "--variant", "cpu-int8", "--record", "bundle"
-    )
+    result = run(bundle, quantised.gate_cohort, out, "--variant", "cpu-int8", "--record", "bundle")
     assert result.exit_code == 1
     report = json.loads(out.read_text())
     assert not report["passed"]

@@ -113,9 +113,7 @@ def test_of_an_addition_only_the_shortcut_is_quantised(quantised: Quantised) -> 
 
 
 @pytest.mark.parametrize("variant", ["trt-int8", "trt-fp16"])
-def test_half_precision_stops_where_probabilities_begin(
-    quantised: Quantised, variant: str
-) -> None:
+def test_half_precision_stops_where_probabilities_begin(quantised: Quantised, variant: str) -> None:
     graph = Graph(quantised.bundle, variant)
     onnx.checker.check_model(graph.model, full_check=True)
     types = graph.types
@@ -258,10 +256,20 @@ def test_a_cohort_of_another_size_or_the_same_for_both_is_refused(
     cohort = striped_cohort(5, seed=1)
     other = {**cohort.index, "input": {**cohort.index["input"], "rows": SIDE * 2}}
     with pytest.raises(ValueError, match="another input"):
-        quantize.quantize(bundle, cohort, cohort.__class__(
-            cohort.radiographs, cohort.occupancy, cohort.causes, cohort.table, other
-        ), limits=Limits())
-    same = ["--calibration", str(quantised.calibration), "--gate-cohort", str(quantised.calibration)]
+        quantize.quantize(
+            bundle,
+            cohort,
+            cohort.__class__(
+                cohort.radiographs, cohort.occupancy, cohort.causes, cohort.table, other
+            ),
+            limits=Limits(),
+        )
+    same = [
+        "--calibration",
+        str(quantised.calibration),
+        "--gate-cohort",
+        str(quantised.calibration),
+    ]
     words = ["--bundle", str(quantised.source), *same, "--out", str(tmp_path / "a")]
     result = CliRunner().invoke(quantize.main, [*words, "--report", str(tmp_path / "r.json")])
     assert result.exit_code == 2

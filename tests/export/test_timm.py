@@ -12,9 +12,8 @@ pytest.importorskip("onnx", reason="onnx (the export extra) is not installed")
 pytest.importorskip("onnxscript", reason="onnxscript (the export extra) is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn (the export extra) is not installed")
 
-import torchvision_stub
+import torchvision_stub  # noqa: F401  # before timm
 
-torchvision_stub.stand_in()
 pytest.importorskip("timm", reason="timm (the export extra) is not installed")
 
 import onnx

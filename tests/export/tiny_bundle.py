@@ -91,13 +91,9 @@ class _Graph:
                 for name, shape in named.items()
             ]
 
-        graph = helper.make_graph(
-            self.nodes, "tiny", values(inputs), values(outputs), self.weights
-        )
+        graph = helper.make_graph(self.nodes, "tiny", values(inputs), values(outputs), self.weights)
         opsets = [helper.make_opsetid("", onnx_graph.OPSET)]
-        return helper.make_model(
-            graph, opset_imports=opsets, ir_version=onnx_graph.IR_VERSION
-        )
+        return helper.make_model(graph, opset_imports=opsets, ir_version=onnx_graph.IR_VERSION)
 
 
 FEATURES = (1, 2, CHANNELS, CELLS, CELLS)
@@ -122,17 +118,13 @@ def tiny_backbone(seed: int, studies: Cohort) -> onnx.ModelProto:
     head = np.linalg.lstsq(seen, wanted, rcond=None)[0].astype(np.float32)
     matrix, offset = g.constant("head", head[:-1]), g.constant("offset", head[-1])
     g.add("Gemm", ["vector", matrix, offset], "logits")
-    return g.model(
-        {"radiographs": (1, 2, SIDE, SIDE)}, {"logits": (1, 5), "features": FEATURES}
-    )
+    return g.model({"radiographs": (1, 2, SIDE, SIDE)}, {"logits": (1, 5), "features": FEATURES})
 
 
 def _run(model: onnx.ModelProto, studies: Cohort) -> np.ndarray:
     session = onnxruntime.InferenceSession(model.SerializeToString())
     given = np.asarray(studies.radiographs, np.float32)
-    return np.concatenate(
-        [session.run(None, {"radiographs": one[np.newaxis]})[0] for one in given]
-    )
+    return np.concatenate([session.run(None, {"radiographs": one[np.newaxis]})[0] for one in given])
 
 
 def tiny_tail() -> onnx.ModelProto:
@@ -141,8 +133,12 @@ def tiny_tail() -> onnx.ModelProto:
     reduced = []
     for name in NAMES:
         flat = g.reshape(f"{name}.features", f"{name}_flat", -1, CHANNELS, CELLS, CELLS)
-        reduced.append(g.add("Relu", [g.conv(flat, f"{name}_reduce", (4, CHANNELS, 1, 1))], f"{name}_r"))
-    g.add("Relu", [g.conv(g.add("Concat", reduced, "joined", axis=1), "mix", (16, 16, 3, 3))], "mixed")
+        reduced.append(
+            g.add("Relu", [g.conv(flat, f"{name}_reduce", (4, CHANNELS, 1, 1))], f"{name}_r")
+        )
+    g.add(
+        "Relu", [g.conv(g.add("Concat", reduced, "joined", axis=1), "mix", (16, 16, 3, 3))], "mixed"
+    )
     g.add("DepthToSpace", [g.conv("mixed", "cells", (20, 16, 1, 1))], "fine", blocksize=2)
     g.add("Sigmoid", [g.reshape("fine", "by_view", 1, 2, 5, 2 * CELLS, 2 * CELLS)], "maps")
     axis = g.constant("axis", np.array([1], np.int64))

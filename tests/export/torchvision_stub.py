@@ -1,6 +1,7 @@
 """What timm imports of torchvision, where no torchvision fits the installed PyTorch.
 
-timm needs it to read pictures, which no test here does; its networks are plain PyTorch.
+timm needs it to read pictures, which no test here does; its networks are plain PyTorch. Import this
+before timm.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import ClassVar
 
 
 class _Members(type):
@@ -22,7 +24,7 @@ class _Members(type):
 
 
 class _Stub(ModuleType):
-    __path__: list[str] = []
+    __path__: ClassVar[list[str]] = []
 
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
@@ -42,7 +44,5 @@ class _Finder(MetaPathFinder, Loader):
         """Nothing to run."""
 
 
-def stand_in() -> None:
-    """Let `import timm` work without torchvision."""
-    if importlib.util.find_spec("torchvision") is None:
-        sys.meta_path.append(_Finder())
+if importlib.util.find_spec("torchvision") is None:
+    sys.meta_path.append(_Finder())
