@@ -123,8 +123,9 @@ class _Conversion:
         tensor = self._weights[name]
         if half and tensor.data_type == _SINGLE:
             tensor = _halved(tensor, f"{name}/half")
-        self._kept.setdefault(tensor.name, tensor)
-        return tensor.name
+        kept = str(tensor.name)
+        self._kept.setdefault(kept, tensor)
+        return kept
 
     def _as(self, name: str, half: bool) -> str:
         """An activation's name in the wanted precision; one cast serves all that ask."""

@@ -113,7 +113,7 @@ class _Insertion:
             return self._pairs[name, axis]
         quantised, dequantised, step = (f"{name}/{part}" for part in ("q", "dq", "scale"))
         zero = _ZERO
-        along = {} if axis is None else {"axis": axis}
+        along: dict[str, Any] = {} if axis is None else {"axis": axis}
         if axis is not None:
             zero = f"{name}/zero"
             zeros = np.zeros(scale.shape, np.int8)
