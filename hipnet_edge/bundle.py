@@ -112,6 +112,7 @@ class Bundle:
             map_columns=spec.columns // stride,
             dynamic_batch=self.manifest.variants[variant].dynamic_batch,
             novelty=self.manifest.decision is not None,
+            input_type=self.manifest.variants[variant].input_type,
         )
 
 

@@ -29,7 +29,7 @@ _SUM_TOLERANCE = 1e-3
 class Signature:
     """The contract of the merged network: names and shapes, whatever produced the file.
 
-    Input `radiographs` float32 [B, 2, rows, columns], AP first. Outputs, all float32:
+    Input `radiographs` `input_type` [B, 2, rows, columns], AP first. Outputs, all float32:
     `probabilities` [B, 5], `member_probabilities` [B, 4, 5], `maps` [B, 2, 5, map_rows,
     map_columns] and, of a calibrated bundle, `novelty` [B]. B is 1 unless `dynamic_batch`.
     """
@@ -40,6 +40,7 @@ class Signature:
     map_columns: int
     dynamic_batch: bool = False
     novelty: bool = False
+    input_type: str = "float32"
 
     def input_shape(self, batch: int = 1) -> tuple[int, ...]:
         """The shape of `radiographs`."""
