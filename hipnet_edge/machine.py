@@ -121,6 +121,14 @@ def int8_device() -> str:
     return "cpu"
 
 
+def first_gpu() -> str:
+    """The first GPU as verdicts name it, "NVIDIA A10 (8.6)"; "gpu" where nothing says which."""
+    found = Fact.find(_gpus).value
+    if not found or found[0]["name"] is None or found[0]["compute_cap"] is None:
+        return "gpu"
+    return f"{found[0]['name']} ({found[0]['compute_cap']})"
+
+
 def _read(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace")

@@ -7,7 +7,9 @@ which is where a quantiser goes wrong first.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
@@ -17,6 +19,7 @@ NAMES = ("first", "second", "third", "fourth")
 ROWS, COLUMNS, STRIDE, CHANNELS = 64, 48, 8, 16
 CONVOLUTIONS = 5
 """In each backbone."""
+OUTPUTS = ("probabilities", "member_probabilities", "maps", "novelty")
 
 
 def _value(name: str, *shape: int, kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
@@ -84,7 +87,7 @@ def merged_network(seed: int = 0) -> onnx.ModelProto:
     return model
 
 
-def _tail(add: object, convolution: object) -> None:
+def _tail(add: Callable[..., str], convolution: Callable[..., str]) -> None:
     """Map head, fusion and novelty, all called `tail.…`."""
     joined = add("Concat", [f"{name}.features" for name in NAMES], "tail.concat", axis=2)
     joined = add("Reshape", [joined, "tail.joined"], "tail.features")
@@ -96,3 +99,59 @@ def _tail(add: object, convolution: object) -> None:
     add("ReduceMean", ["member_probabilities", "tail.one"], "probabilities", keepdims=0)
     add("ReduceMax", [logits, "tail.all"], "tail.peak", keepdims=0)
     add("Abs", ["tail.peak"], "novelty")
+
+
+def tensorrt_variant(variant: str, seed: int = 0) -> bytes:
+    """The network as "trt-int8" or "trt-fp16": float16 inside, float32 outputs."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    model = merged_network(seed)
+    if variant == "trt-int8":
+        model = _quantised(model)
+    half = convert_float_to_float16(model, keep_io_types=list(OUTPUTS))
+    onnx.checker.check_model(half, full_check=True)
+    return bytes(half.SerializeToString())
+
+
+def _quantised(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Explicit Q/DQ as TensorRT reads it: s8 symmetric, per channel, no bias, tail left alone."""
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    with TemporaryDirectory() as folder:
+        given, made = Path(folder) / "given.onnx", Path(folder) / "made.onnx"
+        onnx.save(model, given)
+        quantize_static(
+            given,
+            made,
+            _Noise(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=["Conv", "Add"],
+            nodes_to_exclude=[n.name for n in model.graph.node if n.name.startswith("tail.")],
+            extra_options={
+                "ActivationSymmetric": True,
+                "WeightSymmetric": True,
+                "QuantizeBias": False,
+                "AddQDQPairToWeight": True,
+                "DedicatedQDQPair": False,
+                "OpTypesToExcludeOutputQuantization": ["Conv", "Add"],
+            },
+        )
+        return onnx.load(made)
+
+
+class _Noise:
+    """What the quantiser calibrates on."""
+
+    def __init__(self) -> None:
+        self._left = 4
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """The next input, or None at the end."""
+        if self._left == 0:
+            return None
+        self._left -= 1
+        random = np.random.default_rng(self._left)
+        return {"radiographs": random.normal(size=(1, 2, ROWS, COLUMNS)).astype(np.float32)}

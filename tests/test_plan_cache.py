@@ -45,7 +45,7 @@ def test_a_plan_comes_back_as_it_was_stored_and_its_folder_is_private(cache):
     assert plan.content == PLAN
     assert plan.key == KEY
     assert cache.entries()[KEY.name()].build == {"seconds": 1.5}
-    assert os.stat(cache.folder).st_mode & 0o777 == 0o700
+    assert cache.folder.stat().st_mode & 0o777 == 0o700
     assert all(path.stat().st_mode & 0o077 == 0 for path in cache.folder.iterdir())
     cache.store(KEY, PLAN + b"2", {})
     assert cache.load(KEY).content == PLAN + b"2"
