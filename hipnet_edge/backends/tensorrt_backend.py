@@ -177,7 +177,7 @@ class TensorRtBackend(Backend):
             _LOG.info("A plan is built: %s", error.message)
             if progress is not None:
                 progress(f"{error.message} It is built now, which takes a minute or more.")
-        timing = f"timing-{flavour.name}-{flavour.version}.cache"
+        timing = timing_file(flavour)
         built = build_plan(
             bundle.model(key.variant),
             key.variant,
@@ -186,7 +186,8 @@ class TensorRtBackend(Backend):
             timing_cache=cache.read(timing),
             progress=progress,
         )
-        cache.keep(timing, built.timing_cache)
+        if built.timing_cache:
+            cache.keep(timing, built.timing_cache)
         return cache.store(key, built.plan, built.to_dict())
 
     def infer_impl(self, radiographs: NDArray[np.float32]) -> Outputs:
@@ -217,6 +218,11 @@ class TensorRtPartsBackend(TensorRtBackend):
     def parts(cls, bundle: Bundle) -> Sequence[str]:
         """The four backbones, and what joins them."""
         return (*(backbone.name for backbone in bundle.manifest.backbones), TAIL)
+
+
+def timing_file(flavour: Flavour) -> str:
+    """Where the folder of plans keeps what the builder measured: it makes rebuilds short."""
+    return f"timing-{flavour.name}-{flavour.version}.cache"
 
 
 def keep_options(cache: PlanCache, options: BuildOptions) -> None:

@@ -147,8 +147,8 @@ def build_plan(
     # The network's weights are the parser's: it must live until the plan is built.
     network, parser = _parse(trt, builder, logger, model)
     config = _configure(trt, builder, flavour, options)
-    cache = config.create_timing_cache(timing_cache)
-    config.set_timing_cache(cache, True)
+    if not flavour.rtx:  # which times nothing while it builds
+        config.set_timing_cache(config.create_timing_cache(timing_cache), True)
     if progress is not None:
         config.progress_monitor = _monitor(trt, progress)
     quantised, int8 = _convolutions(trt, network), variant == "trt-int8"
@@ -164,7 +164,7 @@ def build_plan(
         layers=layers,
         convolutions=convolution_types(layers, quantised),
         kept_float=tuple(name for name, is_so in quantised.items() if int8 and not is_so),
-        timing_cache=bytes(config.get_timing_cache().serialize()),
+        timing_cache=b"" if flavour.rtx else bytes(config.get_timing_cache().serialize()),
         log=tuple(log),
     )
     # A file that keeps every convolution of a backbone in float is not the variant it says it is.
@@ -209,7 +209,9 @@ def _configure(trt: Any, builder: Any, flavour: Flavour, options: BuildOptions) 
     if options.hardware != "none":
         if options.hardware not in HARDWARE:
             raise UsageError(f"hardware is one of {', '.join(HARDWARE)}.")
-        level = getattr(trt.HardwareCompatibilityLevel, options.hardware.upper())
+        level = getattr(trt.HardwareCompatibilityLevel, options.hardware.upper(), None)
+        if level is None:
+            raise UsageError(f"{flavour.name} {flavour.version} has no {options.hardware}.")
         config.hardware_compatibility_level = level
     if options.dla_core is not None:
         if builder.num_DLA_cores <= options.dla_core:
