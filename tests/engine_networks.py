@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 NAMES = ("first", "second", "third", "fourth")
-ROWS, COLUMNS, STRIDE, CHANNELS = 64, 48, 8, 16
+ROWS, COLUMNS, STRIDE, CHANNELS = 64, 64, 8, 16
 CONVOLUTIONS = 5
 """In each backbone."""
 OUTPUTS = ("probabilities", "member_probabilities", "maps", "novelty")
@@ -27,14 +27,14 @@ def _value(name: str, *shape: int, kind: int = TensorProto.FLOAT) -> onnx.ValueI
 
 
 def merged_network(seed: int = 0) -> onnx.ModelProto:
-    """The float32 network: radiographs [1, 2, 64, 48] to the four outputs of the contract."""
+    """The float32 network: radiographs [1, 2, 64, 64] to the four outputs of the contract."""
     random = np.random.default_rng(seed)
     nodes: list[onnx.NodeProto] = []
     constants: dict[str, np.ndarray] = {
         "tail.views": np.array([2, 1, ROWS, COLUMNS], np.int64),
-        "tail.features_shape": np.array([1, 2, CHANNELS, 8, 6], np.int64),
-        "tail.joined": np.array([2, 4 * CHANNELS, 8, 6], np.int64),
-        "tail.map_shape": np.array([1, 2, 5, 8, 6], np.int64),
+        "tail.features_shape": np.array([1, 2, CHANNELS, 8, 8], np.int64),
+        "tail.joined": np.array([2, 4 * CHANNELS, 8, 8], np.int64),
+        "tail.map_shape": np.array([1, 2, 5, 8, 8], np.int64),
         "tail.vector": np.array([1, 2 * CHANNELS], np.int64),
         "tail.member": np.array([1, 1, 5], np.int64),
         "tail.one": np.array([1], np.int64),
@@ -76,7 +76,7 @@ def merged_network(seed: int = 0) -> onnx.ModelProto:
         [
             _value("probabilities", 1, 5),
             _value("member_probabilities", 1, 4, 5),
-            _value("maps", 1, 2, 5, 8, 6),
+            _value("maps", 1, 2, 5, 8, 8),
             _value("novelty", 1),
         ],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],

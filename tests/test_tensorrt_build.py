@@ -111,7 +111,8 @@ OF_THE_FULL_TENSORRT = """Layers:
 Name: stem + relu, LayerType: CaskConvolution, Inputs: [ { Name: x, Location: Device, \
 Dimensions: [1,4,64,48], Format/Datatype: Thirty-two wide channel vectorized row major Int8 \
 format }], Outputs: [ { Name: y, Location: Device, Dimensions: [1,8,32,24], Format/Datatype: \
-Channel major FP16 format where channel % 8 == 0 }], ParameterType: Convolution, Weights: {"Type": "Int8"}, \
+Channel major FP16 format where channel % 8 == 0 }], ParameterType: Convolution, \
+Weights: {"Type": "Int8"}, \
 TacticName: sm80_xmma, StreamId: 1, Metadata: [ONNX Layer: first.conv0][ONNX Layer: first.relu0]
 Name: Reformatting CopyNode for Output Tensor 0, LayerType: Reformat, Inputs: [ { Name: y, \
 Location: Device, Dimensions: [1,8,32,24], Format/Datatype: Row major linear FP16 format }], \
