@@ -175,13 +175,17 @@ class Backend(ABC):
                 (NON_FINITE_OUTPUT).
         """
         self._check_input(radiographs)
-        outputs = self.infer_impl(np.ascontiguousarray(radiographs))
+        given = np.ascontiguousarray(radiographs, self.signature.input_type)
+        outputs = self.infer_impl(given)
         self._check_outputs(outputs, len(radiographs))
         return outputs
 
     @abstractmethod
-    def infer_impl(self, radiographs: NDArray[np.float32]) -> Outputs:
-        """Run the network on a checked, contiguous input; the outputs belong to the caller."""
+    def infer_impl(self, radiographs: NDArray[np.floating]) -> Outputs:
+        """Run the network on a checked, contiguous input of the signature's `input_type`.
+
+        The outputs belong to the caller.
+        """
 
     @abstractmethod
     def close(self) -> None:

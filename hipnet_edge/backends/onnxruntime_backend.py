@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _FATAL_ONLY = 4
 """ONNX Runtime's log level: what goes wrong reaches us as an exception, not as a line on stderr."""
 
-_TYPES = {"float32": "tensor(float)", "float16": "tensor(float16)"}
+_TENSOR_TYPES = {"float32": "tensor(float)", "float16": "tensor(float16)"}
 """What ONNX Runtime calls the types of inputs."""
 
 
@@ -76,7 +76,6 @@ class OnnxRuntimeBackend(Backend):
             },
         )
         self._turns = threading.BoundedSemaphore(concurrent)
-        self._type = np.dtype(signature.input_type)
         provider = (self.provider, self.provider_options())
         self._session: onnxruntime.InferenceSession | None = _open(
             runtime, model, threads, provider
@@ -110,7 +109,7 @@ class OnnxRuntimeBackend(Backend):
         """What the provider is told beside the session's own options."""
         return {}
 
-    def infer_impl(self, radiographs: NDArray[np.float32]) -> Outputs:
+    def infer_impl(self, radiographs: NDArray[np.floating]) -> Outputs:
         """Run the session; as many at once as there are cores for."""
         session = self._session
         if session is None:
@@ -118,8 +117,7 @@ class OnnxRuntimeBackend(Backend):
         names = list(self.signature.output_shapes())
         try:
             with self._turns:
-                given = radiographs.astype(self._type, copy=False)
-                values = session.run(names, {"radiographs": given})
+                values = session.run(names, {"radiographs": radiographs})
         except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
             raise EngineUnusable("ONNX Runtime failed to run the network.") from error
         # A copy: what a caller keeps must not hold on to the session's memory.
@@ -192,7 +190,7 @@ def _check_contract(session: onnxruntime.InferenceSession, signature: Signature)
         batch_fits = signature.dynamic_batch or found[name].shape[:1] == [1]
         kind = signature.input_type if name == "radiographs" else "float32"
         if (
-            found[name].type != _TYPES[kind]
+            found[name].type != _TENSOR_TYPES[kind]
             or not batch_fits
             or (tuple(found[name].shape[1:]) != shape[1:])
         ):

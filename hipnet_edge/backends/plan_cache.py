@@ -22,7 +22,7 @@ from pathlib import Path
 from hipnet_edge.backends.private_folder import make_private, read_private, require_private
 from hipnet_edge.errors import EngineUnusable, Reason
 from hipnet_edge.fields import Fields
-from hipnet_edge.verdict import Verdict
+from hipnet_edge.verdict import Verdict, read_verdict
 
 SCHEMA = 1
 """Of the index and of the verdicts' file."""
@@ -265,7 +265,7 @@ class PlanCache:
         return [_verdict(verdict) for verdict in fields.children("verdicts")]
 
     def _write_verdicts(self, verdicts: Iterable[tuple[str, Verdict]]) -> None:
-        made = [{"network": network, **asdict(verdict)} for network, verdict in verdicts]
+        made = [{"network": of, "verdict": verdict.to_dict()} for of, verdict in verdicts]
         self._write_json(_VERDICTS, {"schema": SCHEMA, "verdicts": made})
 
     @contextmanager
@@ -317,15 +317,7 @@ def _entry(fields: Fields) -> Entry:
 
 def _verdict(fields: Fields) -> tuple[str, Verdict]:
     """One stored verdict, after the network that it is about."""
-    return fields.text("network"), Verdict(
-        variant=fields.text("variant"),
-        backend=fields.text("backend"),
-        version=fields.text("version"),
-        device=fields.text("device"),
-        passed=fields.boolean("passed"),
-        studies=fields.integer("studies", 0, 10**9),
-        date=fields.text("date"),
-    )
+    return fields.text("network"), read_verdict(fields.child("verdict"))
 
 
 def _about(verdict: Verdict) -> tuple[str, str, str, str]:

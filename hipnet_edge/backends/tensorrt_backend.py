@@ -190,7 +190,7 @@ class TensorRtBackend(Backend):
             cache.keep(timing, built.timing_cache)
         return cache.store(key, built.plan, built.to_dict())
 
-    def infer_impl(self, radiographs: NDArray[np.float32]) -> Outputs:
+    def infer_impl(self, radiographs: NDArray[np.floating]) -> Outputs:
         """One study at a time: the plan has one set of buffers."""
         with self._turn:
             if self._execution is None:

@@ -88,17 +88,17 @@ class Execution:
         """Streams that TensorRT uses beside ours."""
         return sum(int(plan.engine.num_aux_streams) for plan in (*self._first, *self._then))
 
-    def run(self, radiographs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    def run(self, radiographs: NDArray[np.floating]) -> dict[str, NDArray[np.float32]]:
         """Send, run, fetch.
 
         Args:
-            radiographs: float32 of the signature's input shape.
+            radiographs: of the signature's input type and shape.
 
         Returns:
             Each output, float32, owned by the caller.
         """
         given = self._host(_INPUT)
-        np.copyto(given, radiographs, casting="same_kind")
+        np.copyto(given, radiographs, casting="no")
         with self._device.current():
             if self._launch is not None:
                 self._launch()
