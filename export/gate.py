@@ -38,7 +38,15 @@ from export.gate_figures import (
     exceeded,
     flipped,
 )
-from hipnet_edge.backends import Backend, Choice, OnnxRuntimeBackend, choose_backend
+from hipnet_edge.backends import (
+    Backend,
+    Choice,
+    Identity,
+    OnnxRuntimeBackend,
+    TensorRtBackend,
+    choose_backend,
+)
+from hipnet_edge.backends.plan_cache import PlanCache
 from hipnet_edge.bundle import Bundle
 from hipnet_edge.decision import Decision
 from hipnet_edge.errors import EngineUnusable, HipNetError
@@ -120,20 +128,33 @@ def ask(backend: Backend, cohort: Cohort, what: str = "") -> Answers | EngineUnu
 
 
 def open_candidate(
-    bundle: Bundle, variant: str, backend: str, rehearse: bool, threads: int | None = None
+    bundle: Bundle,
+    variant: str,
+    backend: str | None = None,
+    *,
+    rehearse: bool = False,
+    threads: int | None = None,
 ) -> Choice:
     """The engine to judge, loaded.
+
+    Args:
+        bundle: that has the variant.
+        variant: its name.
+        backend: None for the one that the variant is made for.
+        rehearse: run a variant for TensorRT in ONNX Runtime.
+        threads: of an inference; None for all cores.
 
     Raises:
         EngineUnusable: it does not run this variant here.
     """
     if rehearse:
-        signature = bundle.signature(variant)
-        loaded = OnnxRuntimeBackend(bundle.model(variant), signature, threads=threads)
+        model, signature = bundle.model(variant), bundle.signature(variant)
+        loaded = OnnxRuntimeBackend(model, signature, variant=variant, threads=threads)
         return Choice(loaded, variant, "rehearsal of a TensorRT variant in ONNX Runtime")
+    made_for = TensorRtBackend if variant.startswith("trt-") else OnnxRuntimeBackend
     # A variant is called after its engine and its precision; engines ask for the precision.
     precision = variant.rpartition("-")[2]
-    choice = choose_backend(bundle, backend, precision, threads)
+    choice = choose_backend(bundle, backend or made_for.name, precision, threads)
     if choice.variant != variant:
         raise EngineUnusable(
             f"{choice.backend.name} runs {choice.variant} at {precision}, not {variant}."
@@ -141,13 +162,13 @@ def open_candidate(
     return choice
 
 
-def verdict_of(report: dict[str, Any], backend: Backend, variant: str) -> Verdict:
+def verdict_of(report: dict[str, Any], variant: str, backend: str, engine: Identity) -> Verdict:
     """The verdict that a report amounts to."""
     return Verdict(
         variant=variant,
-        backend=backend.name,
-        version=backend.version,
-        device=backend.device,
+        backend=backend,
+        version=engine.version,
+        device=engine.device,
         passed=report["passed"],
         studies=report["studies"],
         date=_today(),
@@ -181,12 +202,11 @@ def run_gate(
     reference_engine.close()
     candidate = ask(engine, cohort, choice.variant)
     found = judge(reference, candidate, cohort, limits, manifest.decision)
-    network = manifest.files[manifest.variants[choice.variant].file]
     report = {
         "kind": REHEARSAL if rehearsal else "verdict",
         **found,
         "bundle": {"name": manifest.name, "digest": bundle.digest},
-        "variant": {"name": choice.variant, "network_sha256": network.sha256},
+        "variant": {"name": choice.variant, "network_sha256": bundle.network(choice.variant)},
         "engine": {
             "backend": engine.name,
             "version": engine.version,
@@ -226,19 +246,19 @@ def _simulate(n: int, folder: Path) -> Cohort:
 
 def _record(where: str, bundle: Bundle, report: dict[str, Any], choice: Choice) -> None:
     """Keep a verdict in the bundle's manifest, or beside this device's plans."""
-    verdict = verdict_of(report, choice.backend, choice.variant)
+    engine = choice.backend
+    identity = Identity(engine.version, engine.device)
+    verdict = verdict_of(report, choice.variant, engine.name, identity)
     if where == "bundle":
         write_gate(bundle.path, (bundle.manifest.gate or Gate()).with_verdict(verdict))
     else:
-        from hipnet_edge.backends.plan_cache import PlanCache
-
-        PlanCache().record(report["variant"]["network_sha256"], verdict)
+        PlanCache().record(bundle.network(choice.variant), verdict)
 
 
 @click.command(help=__doc__)
 @click.option("--bundle", type=click.Path(path_type=Path), help="Default: the reference bundle.")
 @click.option("--variant", required=True, help="Such as cpu-int8.")
-@click.option("--backend", default="auto", show_default=True)
+@click.option("--backend", help="Default: the one that the variant is made for.")
 @click.option("--rehearse", is_flag=True, help="A TensorRT variant in ONNX Runtime; no verdict.")
 @click.option("--cohort", "directory", type=click.Path(path_type=Path), help="From export.cohort.")
 @click.option("--simulate", type=click.IntRange(1), help="So many studies, made on the spot.")
@@ -254,7 +274,7 @@ def _record(where: str, bundle: Bundle, report: dict[str, Any], choice: Choice) 
 def main(
     bundle: Path | None,
     variant: str,
-    backend: str,
+    backend: str | None,
     rehearse: bool,
     directory: Path | None,
     simulate: int | None,
@@ -272,7 +292,7 @@ def main(
     try:
         with tempfile.TemporaryDirectory() as scratch:
             model = Bundle.load(bundle) if bundle else Bundle.reference()
-            choice = open_candidate(model, variant, backend, rehearse, threads)
+            choice = open_candidate(model, variant, backend, rehearse=rehearse, threads=threads)
             cohort = (
                 Cohort.load(directory) if directory else _simulate(simulate or 0, Path(scratch))
             )

@@ -1,8 +1,8 @@
-"""A merged network cut into its four backbones and its tail, by the names of its tensors.
+"""A merged network cut where its backbones end: a network for each backbone, and the tail.
 
-In a merged file everything of a backbone is called `<name>.…`, and the tail reads nothing of it
-but `<name>.logits` and `<name>.features`. So the layout of five files needs no second copy of the
-weights in a bundle: it is cut out of the merged one, of whatever variant, when it is wanted.
+In a bundle's ONNX files every tensor of backbone `a` is called `a.…`; it ends in `a.logits` and
+`a.features`, and the tail reads nothing else of it. So the layout of five files needs no second
+copy of the weights: it is cut out of the merged file, of whatever variant, when it is wanted.
 """
 
 from __future__ import annotations
@@ -26,28 +26,36 @@ def cut(model: onnx.ModelProto, backbones: Sequence[str]) -> dict[str, onnx.Mode
         backbones: their names, in the order of the fusion.
 
     Returns:
-        By backbone's name, inputs `radiographs`, outputs `<name>.logits` and `<name>.features`;
-        under "tail" what reads all of these and gives the merged network's outputs. A tensor has
-        one name in all parts: an output feeds the input that is called like it.
+        By name, the backbones and then `TAIL`. A tensor has one name in all parts: an output
+        feeds the input that is called like it, and together they compute what the merged one does.
 
     Raises:
-        ValueError: the network was not merged by these names.
+        ValueError: the network lacks the output of a backbone, or the tail reads more of a
+            backbone than that.
     """
-    boundary = {name: [f"{name}.{output}" for output in OUTPUTS] for name in backbones}
+    ends = {name: [f"{name}.{output}" for output in OUTPUTS] for name in backbones}
+    between = [name for names in ends.values() for name in names]
     made = {output for node in model.graph.node for output in node.output}
-    missing = [name for names in boundary.values() for name in names if name not in made]
-    if missing:
-        raise ValueError(f"the network has no tensor {missing[0]!r} to cut it at")
-    # Shapes and types of the boundary must be known to become inputs and outputs.
-    inferred = onnx.shape_inference.infer_shapes(model, check_type=True, data_prop=True)
-    extractor = Extractor(inferred)
-    parts = {name: extractor.extract_model([ENTRY], names) for name, names in boundary.items()}
-    given = [name for names in boundary.values() for name in names]
-    outputs = [value.name for value in model.graph.output]
-    parts[TAIL] = extractor.extract_model(given, outputs)
-    for part in parts.values():
+    for name in between:
+        if name not in made:
+            raise ValueError(f"the network has no tensor {name}")
+    # Shapes and types where it is cut must be known: they are inputs and outputs then.
+    extractor = Extractor(onnx.shape_inference.infer_shapes(model, check_type=True, data_prop=True))
+    parts = {name: extractor.extract_model([ENTRY], names) for name, names in ends.items()}
+    parts[TAIL] = extractor.extract_model(between, [value.name for value in model.graph.output])
+    for name, part in parts.items():
         part.ir_version = model.ir_version
-        part.graph.name = "hipnet"
-        part.producer_name = model.producer_name
-        onnx.checker.check_model(part, full_check=True)
+        part.graph.name, part.producer_name = model.graph.name, model.producer_name
+        _check(name, part)
     return parts
+
+
+def _check(name: str, part: onnx.ModelProto) -> None:
+    """Refuse a part that reads anything but its inputs, such as another backbone's inside."""
+    known = {value.name for value in part.graph.input}
+    known |= {tensor.name for tensor in part.graph.initializer}
+    known |= {output for node in part.graph.node for output in node.output}
+    read = {given for node in part.graph.node for given in node.input if given}
+    if missing := sorted(read - known):
+        raise ValueError(f"the part {name} cannot be cut out: it also needs {missing[:3]}")
+    onnx.checker.check_model(part, full_check=True)

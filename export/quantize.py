@@ -170,10 +170,9 @@ def quantize_bundle(
     gate = bundle.manifest.gate or Gate()
     made, about = quantize(bundle, calibration, gate_cohort, limits=gate.limits, **options)
     files = {name: one.model.SerializeToString() for name, one in made.items()}
-    signature = bundle.signature(REFERENCE)
-    engine = OnnxRuntimeBackend(files[variants.CPU_INT8], signature, threads=options.get("threads"))
-    cpu = made[variants.CPU_INT8].report
-    gate = gate.with_verdict(verdict_of(cpu["gate"], engine, variants.CPU_INT8))
+    engine, cpu = OnnxRuntimeBackend, made[variants.CPU_INT8].report
+    identity = engine.identify(variants.CPU_INT8)
+    gate = gate.with_verdict(verdict_of(cpu["gate"], variants.CPU_INT8, engine.name, identity))
     written = add_variants(source, out, files, gate)
     return {
         "source": bundle.digest,

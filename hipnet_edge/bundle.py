@@ -102,6 +102,10 @@ class Bundle:
             raise BundleUnusable(f"The bundle {self.manifest.name} has no variant {variant}.")
         return self.read(self.manifest.variants[variant].file)
 
+    def network(self, variant: str) -> str:
+        """The sha256 (hex) of a variant's ONNX file, by which plans and verdicts name it."""
+        return self.manifest.files[self.manifest.variants[variant].file].sha256
+
     def signature(self, variant: str) -> Signature:
         """The shapes that a variant's inputs and outputs must have."""
         spec, stride = self.manifest.input, self.manifest.map_stride

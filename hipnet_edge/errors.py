@@ -87,6 +87,27 @@ class Reason(str, Enum):
     """A call used a value that the documentation does not allow."""
     INTERNAL = "internal"
     """A fault of this package; please report it."""
+    # GPU and built plans
+    DRIVER_MISSING = "driver_missing"
+    """This machine has no NVIDIA driver, or no GPU that it can use."""
+    DRIVER_TOO_OLD = "driver_too_old"
+    """The NVIDIA driver is older than what the engine needs."""
+    GPU_OUT_OF_MEMORY = "gpu_out_of_memory"
+    """The GPU has too little free memory for the engine."""
+    GPU_LOST = "gpu_lost"
+    """The GPU failed or was taken away; the process must be started again."""
+    PLAN_MISSING = "plan_missing"
+    """No plan was built for this network on this device, and none may be built now."""
+    PLAN_CORRUPT = "plan_corrupt"
+    """A built plan is not the one its cache lists: damaged, cut short or exchanged."""
+    PLAN_FOREIGN = "plan_foreign"
+    """A built plan belongs to another network, precision or device."""
+    PLAN_STALE = "plan_stale"
+    """A built plan is of another TensorRT version, or was built with other options."""
+    PLAN_UNTRUSTED = "plan_untrusted"
+    """Another user could change the folder of built plans, or a file in it."""
+    WRONG_PRECISION = "wrong_precision"
+    """A plan was built, but not all of it in the precision that was asked for."""
 
 
 class HipNetError(Exception):

@@ -19,6 +19,15 @@ from hipnet_edge.backends.cores import available_cores, core_quota
 
 T = TypeVar("T")
 
+_INT8_DEVICES = {
+    "cpu-vnni": ("avx512_vnni", "avx_vnni", "amx_int8"),
+    "cpu-avx512": ("avx512f",),
+    "cpu-avx2": ("avx2",),
+    "cpu-i8mm": ("i8mm",),
+    "cpu-dotprod": ("asimddp",),
+}
+"""Which instructions decide how INT8 is computed, the strongest of a family first."""
+
 X86_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 """What decides the speed of FP32 (AVX2, AVX-512), INT8 (VNNI, AMX) and BF16 on x86."""
 
@@ -97,6 +106,27 @@ def examine() -> Machine:
         gpus=Fact.find(_gpus),
         jetson=Fact.find(_jetson),
     )
+
+
+def int8_device() -> str:
+    """The CPU as a device that a verdict on INT8 names, such as "cpu-vnni" or "cpu-dotprod".
+
+    Products of u8 and s8 saturate at 16 bit on x86 without VNNI, and ARM's dot product adds up in
+    another order: the same file gives other answers there. "cpu" where the flags are not known.
+    """
+    present = Fact.find(_instructions).value or {}
+    for device, flags in _INT8_DEVICES.items():
+        if any(present.get(flag) for flag in flags):
+            return device
+    return "cpu"
+
+
+def first_gpu() -> str:
+    """The first GPU as verdicts name it, "NVIDIA A10 (8.6)"; "gpu" where nothing says which."""
+    found = Fact.find(_gpus).value
+    if not found or found[0]["name"] is None or found[0]["compute_cap"] is None:
+        return "gpu"
+    return f"{found[0]['name']} ({found[0]['compute_cap']})"
 
 
 def _read(path: str) -> str:

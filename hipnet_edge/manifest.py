@@ -47,10 +47,9 @@ class Variant:
 
     @property
     def input_type(self) -> str:
-        """The type of `radiographs` in the file.
+        """The type of `radiographs`: float16 for TensorRT's variants, else float32.
 
-        TensorRT's variants read float16, which loses nothing of an input of order 1 and halves
-        what is copied to the device; all others read float32.
+        It loses nothing that matters of an input of order 1 and halves what is sent to a device.
         """
         return "float16" if self.name.startswith("trt-") else "float32"
 
@@ -89,7 +88,7 @@ class Manifest:
     decision: Decision | None
     """Calibration; a bundle that brings it has the output `novelty`."""
     gate: Gate | None
-    """Limits and verdicts on the variants; None in a bundle that holds the reference alone."""
+    """What a variant may lose, and which engines passed before the bundle shipped."""
 
     @classmethod
     def from_json(cls, text: bytes) -> Manifest:

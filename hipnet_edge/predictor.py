@@ -13,6 +13,7 @@ import numpy as np
 
 from hipnet_edge import __version__
 from hipnet_edge.backends import Backend, Choice, Outputs, choose_backend
+from hipnet_edge.backends.backend import Progress
 from hipnet_edge.bundle import Bundle
 from hipnet_edge.decision import Decision
 from hipnet_edge.errors import Fault, HipNetError, InputRefused, Reason, UsageError
@@ -43,8 +44,10 @@ class Predictor:
     Args:
         bundle: the model, as a folder or already loaded.
         backend: "auto" or a backend's name.
-        precision: "auto" or a precision, such as "fp32".
+        precision: "auto", "int8", "fp16" or "fp32".
         threads: how many threads share one inference; None for all cores this process may use.
+        progress: told in one line, now and then, how far a long loading is: a plan for a GPU is
+            built where there is none, which takes minutes.
 
     Raises:
         BundleUnusable: the bundle is missing, damaged or of another schema.
@@ -58,11 +61,12 @@ class Predictor:
         backend: str = "auto",
         precision: str = "auto",
         threads: int | None = None,
+        progress: Progress | None = None,
     ) -> None:
         started = time.perf_counter()
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-        choice = choose_backend(self._bundle, backend, precision, threads)
-        self._backend, self._reason = choice.backend, choice.reason
+        choice = choose_backend(self._bundle, backend, precision, threads, progress)
+        self._backend, self._reason, self._flags = choice.backend, choice.reason, choice.flags
         self._provenance = _provenance(self._bundle, choice)
         loaded = time.perf_counter()
         # The first run allocates and is slow: it belongs to loading, not to the first patient.
@@ -73,10 +77,21 @@ class Predictor:
 
     @classmethod
     def reference(
-        cls, *, backend: str = "auto", precision: str = "auto", threads: int | None = None
+        cls,
+        *,
+        backend: str = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+        progress: Progress | None = None,
     ) -> Predictor:
         """A predictor with the bundle that comes with the package."""
-        return cls(Bundle.reference(), backend=backend, precision=precision, threads=threads)
+        return cls(
+            Bundle.reference(),
+            backend=backend,
+            precision=precision,
+            threads=threads,
+            progress=progress,
+        )
 
     @property
     def bundle(self) -> Bundle:
@@ -165,6 +180,7 @@ class Predictor:
                 "device": backend.device,
                 "settings": dict(backend.settings),
                 "reason": self._reason,
+                "flags": [flag.value for flag in Flag if flag in self._flags],
             },
             "input": manifest.input.to_dict(),
             "load_ms": self._load_ms,
@@ -208,7 +224,7 @@ class Predictor:
         decision = manifest.decision
         curve = None if decision is None else decision.sign_of_failure
         sign_of_failure = None if curve is None else curve.probability(maps)
-        found = set(prepared.flags) | _findings(decision, novelty, sign_of_failure)
+        found = set(prepared.flags) | self._flags | _findings(decision, novelty, sign_of_failure)
         if study.overrides:
             found.add(Flag.OPERATOR_OVERRIDE)
         if manifest.simulated:

@@ -29,6 +29,9 @@ FLAG_WORDS: dict[Flag, str] = {
     Flag.SIMULATED_INPUT: "The radiographs are simulated.",
     Flag.NOT_CALIBRATED: "The model lacks calibration: not every check of its answer was made.",
     Flag.MODEL_TRAINED_ON_SIMULATION: "The model was trained on simulated studies.",
+    Flag.NOT_GATED: "This variant has not passed the gate on this engine and device.",
+    Flag.CPU_FALLBACK: "The GPU could not be used: the CPU answered.",
+    Flag.UNPROVEN_ENGINE: "This version's code for GPUs has not yet run on one.",
 }
 """One short sentence for each flag; a test holds it complete."""
 

@@ -208,7 +208,13 @@ def test_the_choice_is_explained(bundle):
     assert "as asked" in named.reason
     assert named.backend.settings["threads"] == 1
     assert named.backend.settings["spinning"] is False
-    assert list(BACKENDS) == ["onnxruntime"]
+    assert list(BACKENDS) == [
+        "tensorrt",
+        "tensorrt-parts",
+        "onnxruntime-tensorrt",
+        "onnxruntime-cuda",
+        "onnxruntime",
+    ]
 
 
 @pytest.mark.parametrize(("name", "precision"), [("tensorflow", "auto"), ("auto", "int3")])

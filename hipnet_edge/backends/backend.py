@@ -7,16 +7,22 @@ public `infer` checks what goes in and what comes out; a subclass fills in `infe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hipnet_edge.errors import EngineUnusable, Reason, UsageError
 from hipnet_edge.vocabulary import CAUSES, VIEWS
+
+if TYPE_CHECKING:
+    from hipnet_edge.bundle import Bundle
+
+Progress = Callable[[str], None]
+"""Told now and then, in one line, how far a long loading is."""
 
 MEMBERS = 4
 """How many backbones an ensemble has."""
@@ -91,6 +97,14 @@ class Outputs:
     more for a stranger; None where the network does not say."""
 
 
+@dataclass(frozen=True)
+class Identity:
+    """Which engine would run a variant here, as a verdict of the gate names it."""
+
+    version: str
+    device: str
+
+
 class Backend(ABC):
     """A loaded network. Safe from many threads; holds nothing of any call.
 
@@ -101,10 +115,14 @@ class Backend(ABC):
         version: the version of the engine.
         device: what it runs on, such as "cpu".
         settings: what it was started with; stands in every result.
+        on_gpu: whether it computes on a GPU.
+        proven: whether a GPU has run this version's code for it; always so on the CPU.
     """
 
     name: ClassVar[str]
     variants: ClassVar[Mapping[str, str]]
+    on_gpu: ClassVar[bool] = False
+    proven: ClassVar[bool] = True
 
     def __init__(
         self, signature: Signature, *, version: str, device: str, settings: Mapping[str, object]
@@ -113,6 +131,37 @@ class Backend(ABC):
         self.version = version
         self.device = device
         self.settings: Mapping[str, object] = MappingProxyType(dict(settings))
+
+    @classmethod
+    @abstractmethod
+    def identify(cls, variant: str) -> Identity:
+        """Which engine and device would run a variant here; loads no network.
+
+        Raises:
+            EngineUnusable: nothing here could; MissingExtra if a package is not installed.
+        """
+
+    @classmethod
+    @abstractmethod
+    def open(
+        cls,
+        bundle: Bundle,
+        variant: str,
+        *,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Backend:
+        """Load a variant of a bundle.
+
+        Args:
+            bundle: the verified bundle.
+            variant: one of its variants that this backend runs.
+            threads: how many threads share one inference on the CPU; None for all cores.
+            progress: told how far a long loading is, such as the building of a plan.
+
+        Raises:
+            EngineUnusable: the engine cannot run it here; MissingExtra as in `identify`.
+        """
 
     def infer(self, radiographs: NDArray[np.float32]) -> Outputs:
         """Run the network.

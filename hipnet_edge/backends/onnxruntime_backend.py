@@ -1,15 +1,16 @@
-"""ONNX Runtime on the CPU: one merged graph in one session."""
+"""ONNX Runtime: one merged graph in one session, on the CPU or through a provider for the GPU."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hipnet_edge.backends.backend import Backend, Outputs, Signature
+from hipnet_edge.backends.backend import Backend, Identity, Outputs, Progress, Signature
 from hipnet_edge.backends.cores import available_cores
 from hipnet_edge.errors import EngineUnusable, MissingExtra, Reason, UsageError
 
@@ -18,10 +19,13 @@ if TYPE_CHECKING:
 
     import onnxruntime
 
+    from hipnet_edge.bundle import Bundle
+
 _FATAL_ONLY = 4
 """ONNX Runtime's log level: what goes wrong reaches us as an exception, not as a line on stderr."""
 
 _TENSOR_TYPES = {"float32": "tensor(float)", "float16": "tensor(float16)"}
+"""What ONNX Runtime calls the types of inputs."""
 
 
 class OnnxRuntimeBackend(Backend):
@@ -30,6 +34,7 @@ class OnnxRuntimeBackend(Backend):
     Args:
         model: a bundle's merged ONNX file.
         signature: the shapes it must have.
+        variant: which variant the file is; INT8 depends on the processor's instructions.
         threads: how many threads share one inference; None for all cores this process may use.
 
     Raises:
@@ -39,22 +44,30 @@ class OnnxRuntimeBackend(Backend):
     """
 
     name: ClassVar = "onnxruntime"
-    variants: ClassVar = {"fp32": "fp32", "int8": "cpu-int8"}
+    variants: ClassVar = {"int8": "cpu-int8", "fp32": "fp32"}
+    provider: ClassVar = "CPUExecutionProvider"
 
-    def __init__(self, model: bytes, signature: Signature, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: bytes,
+        signature: Signature,
+        *,
+        variant: str = "fp32",
+        threads: int | None = None,
+    ) -> None:
         cores = available_cores()
         threads = cores if threads is None else threads
         if threads < 1:
             raise UsageError(f"threads must be at least 1, not {threads}.")
-        runtime = _import()
+        runtime, identity = import_onnxruntime(), self.identify(variant)
         # More inferences at once than there are cores for them only take memory from each other.
         concurrent = max(1, cores // threads)
         super().__init__(
             signature,
-            version=runtime.__version__,
-            device="cpu",
+            version=identity.version,
+            device=identity.device,
             settings={
-                "provider": "CPUExecutionProvider",
+                "provider": self.provider,
                 "threads": threads,
                 "concurrent_inferences": concurrent,
                 "execution": "sequential",
@@ -63,8 +76,38 @@ class OnnxRuntimeBackend(Backend):
             },
         )
         self._turns = threading.BoundedSemaphore(concurrent)
-        self._session: onnxruntime.InferenceSession | None = _open(runtime, model, threads)
+        provider = (self.provider, self.provider_options())
+        self._session: onnxruntime.InferenceSession | None = _open(
+            runtime, model, threads, provider
+        )
         _check_contract(self._session, signature)
+
+    @classmethod
+    def identify(cls, variant: str) -> Identity:
+        """ONNX Runtime's version; for INT8 the device says which instructions compute it."""
+        # Imported here: machine asks this package for the cores.
+        from hipnet_edge.machine import int8_device
+
+        device = int8_device() if variant.endswith("int8") else "cpu"
+        return Identity(import_onnxruntime().__version__, device)
+
+    @classmethod
+    def open(
+        cls,
+        bundle: Bundle,
+        variant: str,
+        *,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> OnnxRuntimeBackend:
+        """Load a variant of a bundle."""
+        model, signature = bundle.model(variant), bundle.signature(variant)
+        return cls(model, signature, variant=variant, threads=threads)
+
+    @classmethod
+    def provider_options(cls) -> Mapping[str, str]:
+        """What the provider is told beside the session's own options."""
+        return {}
 
     def infer_impl(self, radiographs: NDArray[np.floating]) -> Outputs:
         """Run the session; as many at once as there are cores for."""
@@ -85,7 +128,13 @@ class OnnxRuntimeBackend(Backend):
         self._session = None
 
 
-def _import() -> ModuleType:
+def import_onnxruntime() -> ModuleType:
+    """ONNX Runtime, if it is installed and loads.
+
+    Raises:
+        MissingExtra: it is not installed.
+        EngineUnusable: it does not load here (ENGINE_UNAVAILABLE).
+    """
     try:
         return import_module("onnxruntime")
     except ModuleNotFoundError as error:
@@ -102,7 +151,9 @@ def _import() -> ModuleType:
         ) from error
 
 
-def _open(runtime: ModuleType, model: bytes, threads: int) -> onnxruntime.InferenceSession:
+def _open(
+    runtime: ModuleType, model: bytes, threads: int, provider: tuple[str, Mapping[str, str]]
+) -> onnxruntime.InferenceSession:
     options = runtime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
@@ -112,12 +163,19 @@ def _open(runtime: ModuleType, model: bytes, threads: int) -> onnxruntime.Infere
     # Threads that spin while they wait take the cores from the integrator's own work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    if provider[0] != "CPUExecutionProvider":
+        # What the provider cannot run must be an error, not slow work on the CPU.
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
-        return runtime.InferenceSession(
-            model, sess_options=options, providers=["CPUExecutionProvider"]
-        )
+        session = runtime.InferenceSession(model, sess_options=options, providers=[provider])
     except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
         raise EngineUnusable("ONNX Runtime refuses the bundle's network.") from error
+    if provider[0] not in session.get_providers():
+        raise EngineUnusable(
+            f"ONNX Runtime's {provider[0]} does not load on this machine.",
+            Reason.ENGINE_UNAVAILABLE,
+        )
+    return session
 
 
 def _check_contract(session: onnxruntime.InferenceSession, signature: Signature) -> None:
@@ -129,8 +187,8 @@ def _check_contract(session: onnxruntime.InferenceSession, signature: Signature)
     for name, shape in expected.items():
         if name not in found:
             raise EngineUnusable(f"The bundle's network has no output {name}.")
-        kind = signature.input_type if name == "radiographs" else "float32"
         batch_fits = signature.dynamic_batch or found[name].shape[:1] == [1]
+        kind = signature.input_type if name == "radiographs" else "float32"
         if (
             found[name].type != _TENSOR_TYPES[kind]
             or not batch_fits

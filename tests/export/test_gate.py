@@ -22,6 +22,8 @@ from onnx import numpy_helper
 from export import gate
 from export.bundle import add_variants
 from export.gate_figures import Answers, compare, exact_interval, exceeded
+from hipnet_edge.backends import choose_backend
+from hipnet_edge.backends.plan_cache import PlanCache
 from hipnet_edge.bundle import Bundle
 from hipnet_edge.verdict import Gate, Limits
 
@@ -127,6 +129,26 @@ def test_a_variant_that_no_engine_here_runs_is_refused(
     assert result.exit_code == 1
     assert "fp16" in result.output
     assert not out.exists()
+
+
+def test_a_verdict_made_on_a_device_decides_what_is_chosen_there(
+    quantised: Quantised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HIPNET_EDGE_PLANS", str(tmp_path / "plans"))
+    shipped = Bundle.load(quantised.bundle)
+    assert choose_backend(shipped, threads=1).variant == "cpu-int8"
+    files = {"cpu-int8": shipped.model("cpu-int8")}
+    strict = Gate(Limits(map_correlation=1.0))
+    bundle = add_variants(quantised.source, tmp_path / "bundle", files, strict)
+    judge = ("--variant", "cpu-int8", "--studies", "10", "--record", "device")
+    out = tmp_path / "gate.json"
+    assert run(bundle.path, quantised.gate_cohort, out, *judge).exit_code == 1
+    (verdict,) = PlanCache().verdicts(bundle.network("cpu-int8"))
+    assert not verdict.passed
+    assert verdict.studies == 10
+    assert Bundle.load(bundle.path).digest == bundle.digest
+    # The network is the same: what this device found out counts more than what came with it.
+    assert choose_backend(shipped, threads=1).variant == "fp32"
 
 
 def answers(n: int = 40) -> tuple[Answers, np.ndarray, np.ndarray]:
