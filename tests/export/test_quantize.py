@@ -23,6 +23,8 @@ from export.parts import cut
 from export.ranges import METHODS, Histogram, ranges_by
 from export.sensitivity import Recipe, Trials, search
 from hipnet_edge.backends import choose_backend
+from hipnet_edge.backends.plan_cache import PlanCache
+from hipnet_edge.backends.tensorrt_build import BuildOptions
 from hipnet_edge.bundle import Bundle
 from hipnet_edge.verdict import Limits
 
@@ -143,6 +145,26 @@ def test_every_variant_comes_apart_into_five_that_answer_like_the_whole(
     whole = onnxruntime.InferenceSession(model.SerializeToString())
     for value, expected in zip(whole.get_outputs(), whole.run(None, given), strict=True):
         np.testing.assert_allclose(known[value.name], expected, atol=5e-3)
+
+
+@pytest.mark.parametrize(("variant", "kind"), [("trt-int8", "int8"), ("trt-fp16", "half")])
+def test_tensorrt_builds_every_convolution_in_the_precision_of_the_variant(
+    quantised: Quantised, tmp_path: Path, variant: str, kind: str
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    pytest.importorskip("polygraphy", reason="polygraphy is not installed")
+    from export.build_engines import build_engines
+
+    report = build_engines(
+        Bundle.load(quantised.bundle),
+        variant,
+        "merged",
+        BuildOptions(compute_capabilities=("8.6",)),
+        PlanCache(tmp_path / "plans"),
+    )
+    (built,) = report["parts"].values()
+    expected = {f"{name}.{layer}" for name in NAMES for layer in CONVOLUTIONS}
+    assert {built["convolutions"][layer] for layer in expected} == {kind}
 
 
 def test_a_network_that_was_not_merged_by_these_names_is_not_cut(quantised: Quantised) -> None:
