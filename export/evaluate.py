@@ -48,7 +48,7 @@ def auc(probabilities: Array, causes: Array, k: int) -> float:
 
     Args:
         probabilities: [N, 5].
-        causes: [N], true index into `CAUSES` or `SOUND`; cause k must occur, and not alone.
+        causes: [N], true index into `CAUSES` or `SOUND`; NaN where cause k is none or all of them.
         k: index into `CAUSES`.
     """
     p, c = _failed(probabilities, causes)

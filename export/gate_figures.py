@@ -8,7 +8,7 @@ masks, a cause that no study has) is None, and no limit is held against it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -181,7 +181,7 @@ def _cumulative(k: int, n: int, p: float) -> float:
     )
 
 
-def _root(rising: Any) -> float:
+def _root(rising: Callable[[float], float]) -> float:
     """Where a rising function of a probability crosses zero."""
     low, high = 0.0, 1.0
     for _ in range(60):

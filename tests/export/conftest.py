@@ -1,29 +1,21 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 
-
-class Quantised(NamedTuple):
-    """A tiny bundle and what `python -m export.quantize` made of it."""
-
-    source: Path
-    bundle: Path
-    calibration: Path
-    gate_cohort: Path
-    report: dict[str, Any]
+if TYPE_CHECKING:
+    from tiny_bundle import Quantised
 
 
 @pytest.fixture(scope="session")
 def quantised(tmp_path_factory: pytest.TempPathFactory) -> Quantised:
-    """Made once, by the command itself; tests that change the bundle copy it first."""
+    """Made once, by the command itself; tests that change it copy it first."""
     for package in ("onnx", "onnxruntime", "tqdm"):
         pytest.importorskip(package, reason=f"{package} is not installed")
     from click.testing import CliRunner
-    from tiny_bundle import striped_cohort, write_tiny_bundle
+    from tiny_bundle import Quantised, striped_cohort, write_tiny_bundle
     from toy import save
 
     from export import quantize

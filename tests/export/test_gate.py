@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,8 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 import onnx
 from click.testing import CliRunner
-from conftest import Quantised
 from onnx import numpy_helper
+from tiny_bundle import Quantised
 
 from export import gate
 from export.bundle import add_variants
@@ -26,6 +28,8 @@ from hipnet_edge.backends import choose_backend
 from hipnet_edge.backends.plan_cache import PlanCache
 from hipnet_edge.bundle import Bundle
 from hipnet_edge.verdict import Gate, Limits
+
+ROOT = Path(__file__).parents[2]
 
 
 def run(bundle: Path, cohort: Path, out: Path, *more: str) -> Any:
@@ -149,6 +153,15 @@ def test_a_verdict_made_on_a_device_decides_what_is_chosen_there(
     assert Bundle.load(bundle.path).digest == bundle.digest
     # The network is the same: what this device found out counts more than what came with it.
     assert choose_backend(shipped, threads=1).variant == "fp32"
+
+
+def test_the_gate_needs_neither_pytorch_nor_onnx() -> None:
+    script = "import sys, export.gate; print(*sorted(sys.modules))"
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    loaded = {name.partition(".")[0] for name in ran.stdout.split()}
+    assert loaded.isdisjoint({"torch", "onnx", "sklearn", "scipy", "matplotlib", "tensorrt_rtx"})
 
 
 def answers(n: int = 40) -> tuple[Answers, np.ndarray, np.ndarray]:

@@ -13,9 +13,8 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 import onnx
 import onnxruntime
 from click.testing import CliRunner
-from conftest import Quantised
 from onnx import TensorProto, numpy_helper
-from tiny_bundle import CONVOLUTIONS, NAMES, SIDE, striped_cohort
+from tiny_bundle import CONVOLUTIONS, NAMES, SIDE, Quantised, striped_cohort
 
 from export import qdq, quantize, variants
 from export.half import half_nodes, to_half

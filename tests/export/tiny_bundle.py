@@ -8,7 +8,7 @@ so that the network is sure of what it says and quantising it is worth judging.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -26,6 +26,16 @@ SIDE, CHANNELS = 64, 8
 CELLS = SIDE // 16
 SPEC = InputSpec(rows=SIDE, columns=SIDE)
 CONVOLUTIONS = ("stem", "widen", "body", "deep", "depthwise")
+
+
+class Quantised(NamedTuple):
+    """A tiny bundle and what `python -m export.quantize` made of it."""
+
+    source: Path
+    bundle: Path
+    calibration: Path
+    gate_cohort: Path
+    report: dict[str, Any]
 
 
 def striped_cohort(n: int, seed: int) -> Cohort:
