@@ -25,6 +25,7 @@ import numpy as np
 import onnx
 
 from export import qdq, variants
+from export.bias_correction import corrected
 from export.bundle import add_variants
 from export.cohort import Cohort
 from export.gate import REHEARSAL, verdict_of
@@ -53,8 +54,12 @@ def _spread(cohort: Cohort, count: int) -> Cohort:
     return cohort.subset(np.unique(np.linspace(0, len(cohort) - 1, count).astype(int)))
 
 
-def recipes(model: onnx.ModelProto) -> tuple[Recipe, Recipe]:
+def recipes(model: onnx.ModelProto, means: Mapping[str, Any]) -> tuple[Recipe, Recipe]:
     """How the two INT8 variants are made of a prepared network.
+
+    Args:
+        model: from `export.variants.prepare`.
+        means: of the channels of what the convolutions read.
 
     The trials of the one for TensorRT run in single precision: half precision is slow on a CPU,
     and what INT8 loses is the same.
@@ -63,12 +68,14 @@ def recipes(model: onnx.ModelProto) -> tuple[Recipe, Recipe]:
         Recipe(
             variants.CPU_INT8,
             variants.cpu_layers(model),
-            lambda ranges, layers: variants.cpu_int8(model, ranges, layers),
+            lambda ranges, layers: variants.cpu_int8(
+                corrected(model, means, layers), ranges, layers
+            ),
         ),
         Recipe(
             variants.TRT_INT8,
             qdq.convolutions(model),
-            lambda ranges, layers: qdq.insert(model, ranges, layers),
+            lambda ranges, layers: qdq.insert(corrected(model, means, layers), ranges, layers),
         ),
     )
 
@@ -133,17 +140,15 @@ def quantize(
         trial_studies,
         threads,
     )
-    for_cpu, for_tensorrt = recipes(prepared)
+    means = {name: histogram.channel_means for name, histogram in seen.items()}
+    for_cpu, for_tensorrt = recipes(prepared, means)
     cpu, cpu_report = int8_variant(for_cpu, by_method, trials)
     trt, trt_report = int8_variant(for_tensorrt, by_method, trials)
     trt_report[REHEARSAL] = trt_report.pop("gate")
-    single = by_method[trt_report["ranges"]]
     made = {
         variants.CPU_INT8: Made(cpu.model, cpu_report),
-        variants.TRT_INT8: Made(
-            variants.trt_int8(prepared, single, trt.quantised, names), trt_report
-        ),
-        variants.TRT_FP16: Made(variants.trt_fp16(prepared, names), {}),
+        variants.TRT_INT8: Made(variants.for_tensorrt(trt.model, names), trt_report),
+        variants.TRT_FP16: Made(variants.for_tensorrt(prepared, names), {}),
     }
     for name in (variants.TRT_INT8, variants.TRT_FP16):
         disturbance = trials.disturbance(made[name].model, "float16")

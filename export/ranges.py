@@ -29,15 +29,25 @@ _STEP = 32
 
 
 class Histogram:
-    """Values seen so far: exact extremes, and counts in bins that widen as values grow."""
+    """Values seen so far: exact extremes, counts in bins that widen as values grow, means."""
 
     def __init__(self) -> None:
         self.low, self.high = np.inf, -np.inf
+        self._sums: Array = np.zeros(1)
+        self._studies = 0
         self._width = 0.0
         self._counts = np.zeros(BINS, np.int64)
 
+    @property
+    def channel_means(self) -> Array:
+        """The mean of each channel [C]."""
+        return np.asarray(self._sums / self._studies)
+
     def add(self, values: Array) -> None:
-        """Count the values of one tensor."""
+        """Count the values of one study, channels along the second axis."""
+        others = (0, *range(2, values.ndim))
+        self._sums = self._sums + values.mean(axis=others, dtype=np.float64)
+        self._studies += 1
         self.low = min(self.low, float(values.min()))
         self.high = max(self.high, float(values.max()))
         self._widen(max(abs(self.low), abs(self.high)))

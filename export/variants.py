@@ -84,14 +84,28 @@ def planes(model: onnx.ModelProto) -> set[str]:
 
 
 def cpu_layers(model: onnx.ModelProto) -> list[str]:
-    """What is quantised for the CPU: convolutions, and what joins their planes."""
+    """What is quantised for the CPU: convolutions, and what joins their planes.
+
+    Not those whose result no other of them reads, such as the last one of a map: a kernel for 8
+    bits gives 8 bits, and a decision or a probability would have no finer steps than that.
+    """
     spatial = planes(model)
-    joins = [
+    candidates = set(qdq.convolutions(model))
+    candidates |= {
         node.name
         for node in model.graph.node
         if node.op_type in _JOINS and node.output[0] in spatial
-    ]
-    return [*qdq.convolutions(model), *joins]
+    }
+    read: set[str] = set()
+    chosen = []
+    for node in reversed(model.graph.node):
+        if node.name in candidates:
+            if node.output[0] in read:
+                chosen.append(node.name)
+            read.update(node.input)
+        elif node.op_type in _CARRY_ON and node.output[0] in read:
+            read.add(node.input[0])
+    return chosen[::-1]
 
 
 def tensors_to_observe(model: onnx.ModelProto) -> list[str]:
@@ -159,20 +173,11 @@ def cpu_int8(model: onnx.ModelProto, ranges: Ranges, layers: Collection[str]) ->
     return quantised
 
 
-def trt_int8(
-    model: onnx.ModelProto, ranges: Ranges, layers: Collection[str], backbones: Sequence[str]
-) -> onnx.ModelProto:
-    """For TensorRT: s8 symmetric convolutions, everything else half or single precision.
+def for_tensorrt(model: onnx.ModelProto, backbones: Sequence[str]) -> onnx.ModelProto:
+    """For TensorRT: half precision where it is safe.
 
     Args:
-        model: from `prepare`.
-        ranges: of `tensors_to_observe`.
-        layers: names of the convolutions to quantise.
+        model: from `prepare`, with or without the pairs of `export.qdq.insert`.
         backbones: their names.
     """
-    return trt_fp16(qdq.insert(model, ranges, layers), backbones)
-
-
-def trt_fp16(model: onnx.ModelProto, backbones: Sequence[str]) -> onnx.ModelProto:
-    """For TensorRT: half precision where it is safe."""
     return to_half(model, half_nodes(model, backbones))

@@ -17,6 +17,7 @@ from onnx import TensorProto, numpy_helper
 from tiny_bundle import CONVOLUTIONS, NAMES, SIDE, Quantised, striped_cohort
 
 from export import qdq, quantize, variants
+from export.bias_correction import corrected
 from export.half import half_nodes, to_half
 from export.parts import cut
 from export.ranges import METHODS, Histogram, ranges_by
@@ -215,7 +216,8 @@ def trial(quantised: Quantised) -> tuple[Recipe, dict, Trials]:
         answers = session.run(session_outputs, {"radiographs": study[np.newaxis]})
         for name, values in zip(session_outputs, answers, strict=True):
             seen[name].add(values)
-    _, recipe = quantize.recipes(prepared)
+    means = {name: histogram.channel_means for name, histogram in seen.items()}
+    _, recipe = quantize.recipes(prepared, means)
     limits = Limits(map_correlation=0.9995)
     trials = Trials(
         bundle.model("fp32"),
@@ -295,6 +297,46 @@ def test_a_cohort_of_another_size_or_the_same_for_both_is_refused(
     result = CliRunner().invoke(quantize.main, [*words, "--report", str(tmp_path / "r.json")])
     assert result.exit_code == 2
     assert "other studies" in result.output
+
+
+def test_rounded_weights_no_longer_move_the_mean_of_a_channel() -> None:
+    random = np.random.default_rng(0)
+    shapes = {"x": (1, 8, 32, 32), "weights": (8, 4, 1, 1), "y": (1, 8, 32, 32)}
+    channels = random.uniform(1.0, 5.0, size=8)  # as behind a ReLU: positive, each its own mean
+    x = (channels[:, None, None] + 0.1 * random.normal(size=shapes["x"])).astype(np.float32)
+    weights = random.normal(size=shapes["weights"]).astype(np.float32)
+    weights[:, 0] *= 30.0  # one large weight makes coarse steps for all
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Conv", ["x", "weights"], ["y"], "conv", group=2)],
+        "one",
+        [onnx.helper.make_tensor_value_info("x", TensorProto.FLOAT, shapes["x"])],
+        [onnx.helper.make_tensor_value_info("y", TensorProto.FLOAT, shapes["y"])],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    opsets = [onnx.helper.make_opsetid("", 20)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+    def means(asked: onnx.ModelProto) -> np.ndarray:
+        session = onnxruntime.InferenceSession(asked.SerializeToString())
+        return session.run(None, {"x": x})[0].mean(axis=(0, 2, 3))
+
+    def moved(given: onnx.ModelProto) -> float:
+        quantised = qdq.insert(given, {"x": (0.0, float(x.max()))}, ["conv"])
+        return float(np.abs(means(quantised) - means(model)).max())
+
+    better = corrected(model, {"x": x.mean(axis=(0, 2, 3))}, ["conv"])
+    assert moved(model) > 0.1
+    assert moved(better) < 0.1 * moved(model)
+    # Where nothing is quantised nothing is corrected.
+    assert corrected(model, {"x": channels}, []).graph == model.graph
+
+
+def test_what_decides_keeps_its_resolution_on_the_cpu(quantised: Quantised) -> None:
+    graph = Graph(quantised.bundle, "cpu-int8")
+    (last,) = [node for node in graph.of("Conv") if node.output[0] == "tail.cells"]
+    assert last.input[1] in graph.constants  # a float weight as it was
+    (reader,) = [node for node in graph.nodes if "tail.cells" in node.input]
+    assert reader.op_type == "DepthToSpace"
 
 
 def test_ranges_keep_all_cut_the_rare_or_cut_what_quantises_badly() -> None:
