@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from export.qdq import LEVELS, scale_for
 
@@ -49,6 +49,26 @@ def corrected(
         name = f"{node.output[0]}/bias"
         graph.initializer.append(numpy_helper.from_array(bias.astype(np.float32), name))
         node.input[2:] = [name]
+    return result
+
+
+def moved_back(model: onnx.ModelProto, output: str, by: float) -> onnx.ModelProto:
+    """The network with a constant taken off one of its outputs.
+
+    Args:
+        model: any variant in single precision.
+        output: the output's name.
+        by: how far it lies too high.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    inner, constant = f"tail.{output}/raw", f"tail.{output}/shift"
+    for node in graph.node:
+        node.input[:] = [inner if name == output else name for name in node.input]
+        node.output[:] = [inner if name == output else name for name in node.output]
+    graph.initializer.append(numpy_helper.from_array(np.array(by, np.float32), constant))
+    graph.node.append(helper.make_node("Sub", [inner, constant], [output], f"tail.{output}/Sub"))
     return result
 
 

@@ -36,6 +36,9 @@ from hipnet_edge.bundle import Bundle
 from hipnet_edge.errors import HipNetError
 from hipnet_edge.verdict import REFERENCE, Gate, Limits
 
+SETTLING_STUDIES = 32
+"""How many of the calibration's studies the average novelty of a network is settled on."""
+
 
 @dataclass(frozen=True)
 class Made:
@@ -135,6 +138,7 @@ def quantize(
         reference,
         bundle.signature(REFERENCE),
         gate_cohort,
+        _spread(chosen, SETTLING_STUDIES),
         limits,
         manifest.decision,
         trial_studies,

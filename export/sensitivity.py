@@ -15,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from export.bias_correction import moved_back
 from export.cohort import Cohort
 from export.gate import answers_of, ask, judge
 from export.gate_figures import Answers
@@ -44,6 +45,7 @@ class Trials:
         reference: the bundle's reference, serialised.
         signature: its.
         cohort: with the truth.
+        calibration: other studies, on which the average novelty is settled.
         limits: of the gate.
         decision: the bundle's calibration.
         few: how many studies, evenly spread, serve the ranking.
@@ -55,6 +57,7 @@ class Trials:
         reference: bytes,
         signature: Signature,
         cohort: Cohort,
+        calibration: Cohort,
         limits: Limits,
         decision: Decision | None,
         few: int,
@@ -62,7 +65,9 @@ class Trials:
     ) -> None:
         self._signature, self._cohort, self._threads = signature, cohort, threads
         self._limits, self._decision = limits, decision
-        self._reference = answers_of(self._open(reference), cohort, "reference")
+        engine = self._open(reference)
+        self._reference = answers_of(engine, cohort, "reference")
+        self._calibration, self._usual = calibration, answers_of(engine, calibration).novelty
         spread = np.linspace(0, len(cohort) - 1, min(few, len(cohort)))
         self._few = np.unique(spread.astype(int))
 
@@ -70,6 +75,17 @@ class Trials:
         """The gate's report on a network over the whole cohort."""
         answers = ask(self._open(model.SerializeToString()), self._cohort, what)
         return judge(self._reference, answers, self._cohort, self._limits, self._decision)
+
+    def settled(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """The network with its novelty where the reference's is, on average.
+
+        Novelty is a distance from the mean of the reference's features; those of a quantised
+        network scatter a little more, which adds about the same to every study.
+        """
+        answers = ask(self._open(model.SerializeToString()), self._calibration)
+        if isinstance(answers, EngineUnusable) or answers.novelty is None or self._usual is None:
+            return model
+        return moved_back(model, "novelty", float(np.mean(answers.novelty - self._usual)))
 
     def disturbance(self, model: onnx.ModelProto, input_type: str = "float32") -> float:
         """How far a network moves the answers for a few studies; infinite if it gives none."""
@@ -89,14 +105,15 @@ def disturbance(reference: Answers, candidate: Answers) -> float:
     """One number for how far answers lie apart: 0 for the same.
 
     The root mean square change of the probabilities, of the maps and of the novelty, the last two
-    in units of their own size, added up. Unlike the gate's figures it is smooth: a few studies
-    tell two layers apart.
+    in units of their own size, added up; of the novelty without what is added to all studies
+    alike, which is taken off again. Unlike the gate's figures it is smooth: a few studies tell
+    two layers apart.
     """
     change = _rms(candidate.probabilities - reference.probabilities)
     change += _rms(candidate.maps - reference.maps) / max(_rms(reference.maps), 1e-6)
     if reference.novelty is not None and candidate.novelty is not None:
         moved = candidate.novelty - reference.novelty
-        change += _rms(moved) / max(_rms(reference.novelty), 1e-6)
+        change += _rms(moved - moved.mean()) / max(_rms(reference.novelty), 1e-6)
     return change
 
 
@@ -166,6 +183,6 @@ def search(recipe: Recipe, ranges: Ranges, trials: Trials) -> Found:
 
 def _attempt(recipe: Recipe, ranges: Ranges, trials: Trials, restored: dict[str, float]) -> Found:
     quantised = [layer for layer in recipe.layers if layer not in restored]
-    model = recipe.build(ranges, quantised)
+    model = trials.settled(recipe.build(ranges, quantised))
     what = f"{recipe.variant}, {len(restored)} of {len(recipe.layers)} layers restored"
     return Found(model, quantised, restored, trials.gate(model, what))

@@ -18,6 +18,7 @@ from tiny_bundle import CONVOLUTIONS, NAMES, SIDE, Quantised, striped_cohort
 
 from export import qdq, quantize, variants
 from export.bias_correction import corrected
+from export.cohort import Cohort
 from export.half import half_nodes, to_half
 from export.parts import cut
 from export.ranges import METHODS, Histogram, ranges_by
@@ -223,6 +224,7 @@ def trial(quantised: Quantised) -> tuple[Recipe, dict, Trials]:
         bundle.model("fp32"),
         bundle.signature("fp32"),
         striped_cohort(20, seed=3),
+        striped_cohort(10, seed=2),
         limits,
         bundle.manifest.decision,
         few=3,
@@ -331,6 +333,23 @@ def test_rounded_weights_no_longer_move_the_mean_of_a_channel() -> None:
     assert corrected(model, {"x": channels}, []).graph == model.graph
 
 
+def test_the_novelty_of_a_quantised_network_is_the_references_on_average(
+    quantised: Quantised,
+) -> None:
+    bundle = Bundle.load(quantised.bundle)
+    engines = [
+        choose_backend(bundle, "onnxruntime", precision, 1).backend
+        for precision in ("fp32", "int8")
+    ]
+    studies = np.asarray(Cohort.load(quantised.calibration).radiographs, np.float32)
+    wanted, found = (
+        np.array([engine.infer(study[np.newaxis]).novelty for study in studies])
+        for engine in engines
+    )
+    assert not np.array_equal(found, wanted)
+    np.testing.assert_allclose(found.mean(), wanted.mean(), rtol=1e-4)
+
+
 def test_what_decides_keeps_its_resolution_on_the_cpu(quantised: Quantised) -> None:
     graph = Graph(quantised.bundle, "cpu-int8")
     (last,) = [node for node in graph.of("Conv") if node.output[0] == "tail.cells"]
@@ -343,8 +362,8 @@ def test_ranges_keep_all_cut_the_rare_or_cut_what_quantises_badly() -> None:
     random = np.random.default_rng(0)
     histogram = Histogram()
     for _ in range(4):
-        histogram.add(random.normal(size=(1, 100_000)).astype(np.float32))
-    histogram.add(np.array([[-40.0, 90.0]], np.float32))
+        histogram.add(random.normal(size=(100_000, 1)).astype(np.float32))
+    histogram.add(np.array([[-40.0], [90.0]], np.float32))
     assert histogram.range("minmax") == (-40.0, 90.0)
     low, high = histogram.range("percentile")
     assert -5 < low < -3
@@ -356,10 +375,10 @@ def test_ranges_keep_all_cut_the_rare_or_cut_what_quantises_badly() -> None:
 
 def test_a_histogram_forgets_nothing_when_it_widens() -> None:
     histogram = Histogram()
-    histogram.add(np.zeros((2, 3), np.float32))
+    histogram.add(np.zeros((2, 1, 3, 1), np.float32))
     assert histogram.range("entropy") == (0.0, 0.0)
     for size in (0.5, 1.0, 3.0, 100.0):
-        histogram.add(np.linspace(-size, size, 1000, dtype=np.float32))
+        histogram.add(np.linspace(-size, size, 1000, dtype=np.float32).reshape(2, 1, 5, 100))
     assert histogram._counts.sum() == 4000
     assert histogram.range("minmax") == (-100.0, 100.0)
 
