@@ -63,12 +63,12 @@ def moved_back(model: onnx.ModelProto, output: str, by: float) -> onnx.ModelProt
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
-    inner, constant = f"tail.{output}/raw", f"tail.{output}/shift"
+    inner, constant, name = (f"tail.{output}/{what}" for what in ("unsettled", "shift", "settled"))
     for node in graph.node:
-        node.input[:] = [inner if name == output else name for name in node.input]
-        node.output[:] = [inner if name == output else name for name in node.output]
+        node.input[:] = [inner if given == output else given for given in node.input]
+        node.output[:] = [inner if made == output else made for made in node.output]
     graph.initializer.append(numpy_helper.from_array(np.array(by, np.float32), constant))
-    graph.node.append(helper.make_node("Sub", [inner, constant], [output], f"tail.{output}/Sub"))
+    graph.node.append(helper.make_node("Sub", [inner, constant], [output], name))
     return result
 
 
