@@ -21,15 +21,15 @@ from torch import Tensor, nn
 
 from export import onnx_graph
 from export.network import FAMILIES, FEATURE_STRIDE, Member, deploy
+from export.parts import OUTPUTS
 from hipnet_edge.backends.backend import MEMBERS as COUNT
 from hipnet_edge.preprocessing import InputSpec
 from hipnet_edge.vocabulary import CAUSES, VIEWS
 
-OUTPUTS = ("logits", "features")
 _FAMILY = "family"
 
 
-class _Deployed(nn.Module):
+class DeployedMember(nn.Module):
     """A member without the evidence map, which only training needs."""
 
     def __init__(self, member: Member) -> None:
@@ -37,6 +37,7 @@ class _Deployed(nn.Module):
         self.member = deploy(member)
 
     def forward(self, radiographs: Tensor) -> tuple[Tensor, Tensor]:
+        """`logits` and `features` of `radiographs`."""
         outputs = self.member(radiographs)
         return outputs.logits, outputs.features
 
@@ -49,21 +50,45 @@ def export_member(
     Returns:
         The model, and its largest difference from PyTorch relative to the largest value.
     """
-    deployed = _Deployed(member).eval()
-    example = torch.zeros(2 if dynamic_batch else 1, len(VIEWS), spec.rows, spec.columns)
-    model = onnx_graph.from_torch(deployed, (example,), ["radiographs"], OUTPUTS, dynamic_batch)
+    deployed = DeployedMember(member).eval()
+    model, difference = export_module(deployed, FAMILIES[member.name], spec, dynamic_batch)
     onnx_graph.rename(model.graph, lambda name: name.removeprefix("member."))
+    return model, difference
+
+
+def export_module(
+    module: nn.Module, family: str, spec: InputSpec, dynamic_batch: bool = False
+) -> tuple[onnx.ModelProto, float]:
+    """A PyTorch network that keeps the contract as an ONNX backbone.
+
+    Args:
+        module: for inference; `radiographs` to `logits` and `features`.
+        family: what it is, in words.
+        spec: the input's size.
+        dynamic_batch: let it take any number of studies.
+
+    Returns:
+        The model, and its largest difference from PyTorch relative to the largest value.
+    """
+    example = torch.zeros(2 if dynamic_batch else 1, len(VIEWS), spec.rows, spec.columns)
+    model = onnx_graph.from_torch(module, (example,), ["radiographs"], OUTPUTS, dynamic_batch)
     entry = model.metadata_props.add()
-    entry.key, entry.value = _FAMILY, FAMILIES[member.name]
+    entry.key, entry.value = _FAMILY, family
     studies = like_a_radiograph(spec, seed=0)
     with torch.no_grad():
-        expected = deployed(torch.from_numpy(studies))
+        expected = module(torch.from_numpy(studies))
     found = open_session(model).run(list(OUTPUTS), {"radiographs": studies})
-    difference = max(
-        float(np.abs(given - wanted.numpy()).max() / wanted.abs().max().clamp_min(1e-6))
+    return model, relative_difference([wanted.numpy() for wanted in expected], found)
+
+
+def relative_difference(
+    expected: Sequence[NDArray[np.float32]], found: Sequence[NDArray[np.float32]]
+) -> float:
+    """The largest difference of any output, relative to that output's largest value."""
+    return max(
+        float(np.abs(given - wanted).max() / max(float(np.abs(wanted).max()), 1e-6))
         for wanted, given in zip(expected, found, strict=True)
     )
-    return model, difference
 
 
 def like_a_radiograph(spec: InputSpec, seed: int) -> NDArray[np.float32]:

@@ -21,7 +21,7 @@ import click
 import onnx
 from tqdm import tqdm
 
-from export.network_parts import cut
+from export.parts import cut
 from hipnet_edge.backends.build_log import PRECISION_OF_VARIANT
 from hipnet_edge.backends.device import open_device
 from hipnet_edge.backends.plan_cache import PlanCache, PlanKey

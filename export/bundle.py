@@ -10,6 +10,7 @@ from typing import Any
 
 from hipnet_edge.bundle import Bundle
 from hipnet_edge.manifest import SCHEMA
+from hipnet_edge.verdict import REFERENCE, Gate
 from hipnet_edge.vocabulary import CAUSES, VIEWS
 
 _SIMULATED = "Trained on simulated radiographs only. "
@@ -51,6 +52,47 @@ def write_bundle(
         "intended_use": _USE.format(_SIMULATED if manifest_fields.get("simulated") else ""),
     }
     (directory / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    return Bundle.load(directory)
+
+
+def add_variants(
+    source: Path,
+    directory: Path,
+    variants: Mapping[str, bytes],
+    gate: Gate,
+) -> Bundle:
+    """A copy of a bundle with further variants of its network.
+
+    Args:
+        source: the bundle that has the reference; its files are verified and copied.
+        directory: where the new one goes.
+        variants: the ONNX file of each, by the variant's name; one of the same name goes.
+        gate: limits, and the verdicts made so far.
+
+    Raises:
+        BundleUnusable: the source is no bundle, or what was written is none.
+        FileExistsError: the directory holds something else than a bundle.
+    """
+    bundle = Bundle.load(source)
+    manifest = json.loads((source / "manifest.json").read_text())
+    files = {name: bundle.read(name) for name in bundle.manifest.files}
+    dynamic = bundle.manifest.variants[REFERENCE].dynamic_batch
+    for name, content in variants.items():
+        files[f"{name}.onnx"] = content
+        manifest["variants"][name] = {"file": f"{name}.onnx", "dynamic_batch": dynamic}
+    return write_bundle(directory, files, {**manifest, "gate": gate.to_dict()})
+
+
+def write_gate(directory: Path, gate: Gate) -> Bundle:
+    """Exchange limits and verdicts of a bundle; that gives it another digest.
+
+    Raises:
+        BundleUnusable: it is no bundle.
+    """
+    Bundle.load(directory)
+    path = directory / "manifest.json"
+    manifest = {**json.loads(path.read_text()), "gate": gate.to_dict()}
+    path.write_text(json.dumps(manifest, indent=2) + "\n")
     return Bundle.load(directory)
 
 

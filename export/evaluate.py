@@ -11,7 +11,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from export.cohort import SOUND
 from hipnet_edge.vocabulary import CAUSES
@@ -27,16 +26,33 @@ def _failed(probabilities: Array, causes: Array) -> tuple[Array, Array]:
     return probabilities[failed], causes[failed]
 
 
+def rank_auc(scores: Array, positive: Array) -> float:
+    """Area under the ROC curve; ties count half.
+
+    Args:
+        scores: [N].
+        positive: bool [N]; NaN is returned where it is all one or the other.
+    """
+    with_sign = int(positive.sum())
+    pairs = with_sign * (len(scores) - with_sign)
+    if not pairs:
+        return float("nan")
+    _, which, sizes = np.unique(scores, return_inverse=True, return_counts=True)
+    midranks = np.cumsum(sizes) - (sizes - 1) / 2.0
+    above = midranks[which][positive].sum() - with_sign * (with_sign + 1) / 2.0
+    return float(above / pairs)
+
+
 def auc(probabilities: Array, causes: Array, k: int) -> float:
     """Area under the ROC curve of cause k against the other causes.
 
     Args:
         probabilities: [N, 5].
-        causes: [N], true index into `CAUSES` or `SOUND`; cause k must occur, and not alone.
+        causes: [N], true index into `CAUSES` or `SOUND`; NaN where cause k is none or all of them.
         k: index into `CAUSES`.
     """
     p, c = _failed(probabilities, causes)
-    return float(roc_auc_score(c == k, p[:, k]))
+    return rank_auc(p[:, k], c == k)
 
 
 def auc_by_cause(probabilities: Array, causes: Array) -> dict[str, float]:
@@ -86,27 +102,46 @@ def map_metrics(maps: Array, occupancy: Array, causes: Array) -> dict[str, float
         `pointing_chance`: the same for a peak at random; `average_precision`: over all cells.
         All NaN where no view shows any disease.
     """
+    from sklearn.metrics import average_precision_score
+
+    true_maps, diseased = _shown(maps, occupancy, causes)
+    if not len(true_maps):
+        nothing = dict.fromkeys(("pointing", "pointing_chance", "average_precision"), float("nan"))
+        return {**nothing, "views": 0}
+    hits, chance = _hits(true_maps, diseased)
+    return {
+        "pointing": float(np.mean(hits)),
+        "pointing_chance": float(np.mean(chance)),
+        "average_precision": float(average_precision_score(diseased.ravel(), true_maps.ravel())),
+        "views": len(true_maps),
+    }
+
+
+def pointing(maps: Array, occupancy: Array, causes: Array) -> float:
+    """`pointing` of `map_metrics` alone; NaN where no view shows any disease."""
+    true_maps, diseased = _shown(maps, occupancy, causes)
+    return float(np.mean(_hits(true_maps, diseased)[0])) if len(true_maps) else float("nan")
+
+
+def _shown(maps: Array, occupancy: Array, causes: Array) -> tuple[Array, Array]:
+    """The true cause's maps [V, h, w] of all views that show the disease, and its cells."""
     failed = np.flatnonzero(causes != SOUND)
     true_maps = np.asarray(maps[failed, :, causes[failed]], dtype=np.float32)
     true_maps = true_maps.reshape(-1, *maps.shape[3:])
     truth = np.asarray(occupancy[failed], dtype=np.float32).reshape(true_maps.shape)
     diseased = truth >= DISEASED_CELL  # NaN is not
     shown = diseased.any(axis=(1, 2))
-    if not shown.any():
-        nothing = dict.fromkeys(("pointing", "pointing_chance", "average_precision"), float("nan"))
-        return {**nothing, "views": 0}
-    true_maps, diseased = true_maps[shown], diseased[shown]
+    return true_maps[shown], diseased[shown]
+
+
+def _hits(true_maps: Array, diseased: Array) -> tuple[list[int], list[float]]:
+    """For each view: whether its peak lies on or beside the disease, and how often one would."""
     hits, chance = [], []
     for one_map, one_truth in zip(true_maps, diseased, strict=True):
         near = cv2.dilate(one_truth.astype(np.uint8), np.ones((3, 3), np.uint8))
-        hits.append(near.flat[int(one_map.argmax())])
-        chance.append(near.mean())
-    return {
-        "pointing": float(np.mean(hits)),
-        "pointing_chance": float(np.mean(chance)),
-        "average_precision": float(average_precision_score(diseased.ravel(), true_maps.ravel())),
-        "views": int(shown.sum()),
-    }
+        hits.append(int(near.flat[int(one_map.argmax())]))
+        chance.append(float(near.mean()))
+    return hits, chance
 
 
 def sign_auc(maps: Array, causes: Array) -> float:
@@ -119,7 +154,4 @@ def sign_auc(maps: Array, causes: Array) -> float:
     Returns:
         NaN where there are only failed or only sound ones.
     """
-    failed = causes != SOUND
-    if failed.all() or not failed.any():
-        return float("nan")
-    return float(roc_auc_score(failed, np.asarray(maps).max(axis=(1, 2, 3, 4))))
+    return rank_auc(np.asarray(maps).max(axis=(1, 2, 3, 4)), causes != SOUND)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import torch
 from onnx import helper, numpy_helper, shape_inference, version_converter
-from torch import nn
+
+if TYPE_CHECKING:
+    from torch import nn
 
 OPSET = 20
 """The newest that TensorRT 10.3 reads; ONNX Runtime reads it since 1.17."""
@@ -35,6 +36,8 @@ def from_torch(
         outputs: a name for each tensor of the result.
         dynamic_batch: let the first axis of every input be of any size.
     """
+    import torch  # what only works on graphs runs without it
+
     batch = {0: torch.export.Dim("batch", min=1, max=64)}
     shapes = tuple(
         [batch] * len(argument) if isinstance(argument, list) else batch for argument in example

@@ -1,13 +1,17 @@
 """Join backbones and fitted tail to one merged FP32 ONNX file, and write the bundle around it.
 
     python -m export.to_onnx --refit runs/one/refit --out engines/reference
+    python -m export.to_onnx --refit runs/one/refit --run runs/one --out my-bundle --parts my-parts
 
 What `export.refit` left is read; the merged file is compared with its parts, its nodes are named
 after the network's, equal constants are kept once, and nothing of this machine stays in it.
+`--parts` also writes the four backbones and the tail as files of their own, cut from the merged
+one, and `parts.json` with the largest difference of each from PyTorch.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -20,16 +24,26 @@ import onnx
 import torch
 
 from export import onnx_graph
-from export.backbones import OUTPUTS, Backbone, like_a_radiograph, open_backbones, open_session
+from export.backbones import (
+    Backbone,
+    DeployedMember,
+    like_a_radiograph,
+    open_backbones,
+    open_session,
+    relative_difference,
+)
 from export.bundle import write_bundle
 from export.model_card import model_card
 from export.network import FEATURE_STRIDE, MAP_STRIDE, deploy
+from export.parts import OUTPUTS, TAIL, cut
 from export.refit import BACKBONE_FOLDER, REPORT_FILE, TAIL_FILE
 from export.tail import NetworkOutputs, Tail
+from export.train import load_member
 from hipnet_edge.preprocessing import InputSpec
 from hipnet_edge.vocabulary import CAUSES, VIEWS
 
 TOLERANCE = 1e-4
+PARTS_FILE = "parts.json"
 
 
 def merge(backbones: Sequence[Backbone], tail: Tail, spec: InputSpec) -> onnx.ModelProto:
@@ -75,6 +89,73 @@ def largest_difference(
     return largest
 
 
+def write_parts(
+    folder: Path,
+    model: onnx.ModelProto,
+    backbones: Sequence[Backbone],
+    tail: Tail,
+    spec: InputSpec,
+    run: Path | None = None,
+) -> dict[str, Any]:
+    """The merged network as five files, each compared with what it was made from.
+
+    Args:
+        folder: for `<name>.onnx` of each backbone, `tail.onnx` and `parts.json`.
+        model: the merged network.
+        backbones: the four.
+        tail: theirs.
+        spec: the input's size.
+        run: the training run whose members the backbones are; a backbone is then compared with
+            PyTorch, else with the ONNX file that was brought.
+
+    Raises:
+        ValueError: a part differs by more than `TOLERANCE`.
+    """
+    names = [backbone.name for backbone in backbones]
+    files = cut(model, names)
+    study = like_a_radiograph(spec, seed=0)
+    answers, compared = {}, {}
+    for backbone in backbones:
+        outputs = [f"{backbone.name}.{output}" for output in OUTPUTS]
+        found = open_session(files[backbone.name]).run(outputs, {"radiographs": study})
+        answers.update(zip(outputs, found, strict=True))
+        expected = _answers_of_origin(backbone, study, run)
+        compared[backbone.name] = relative_difference(expected, found)
+    logits, features = (
+        [torch.from_numpy(answers[f"{name}.{output}"]) for name in names] for output in OUTPUTS
+    )
+    with torch.no_grad():
+        wanted: NetworkOutputs = deploy(tail)(logits, features)
+    found = open_session(files[TAIL]).run(list(NetworkOutputs._fields), answers)
+    compared[TAIL] = relative_difference([value.numpy() for value in wanted], found)
+    folder.mkdir(parents=True, exist_ok=True)
+    report = {}
+    for name, part in files.items():
+        if not compared[name] < TOLERANCE:
+            raise ValueError(f"the part {name} differs from its origin by {compared[name]:.2g}")
+        content = part.SerializeToString()
+        (folder / f"{name}.onnx").write_bytes(content)
+        report[name] = {
+            "file": f"{name}.onnx",
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "bytes": len(content),
+            "compared_with": "PyTorch" if run or name == TAIL else "the ONNX file that was brought",
+            "largest_relative_difference": compared[name],
+        }
+    (folder / PARTS_FILE).write_text(json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def _answers_of_origin(backbone: Backbone, study: Any, run: Path | None) -> list[Any]:
+    if run is None:
+        session = open_session(backbone.model)
+        found: list[Any] = session.run(list(OUTPUTS), {"radiographs": study})
+        return found
+    member = DeployedMember(load_member(run, backbone.name)).eval()
+    with torch.no_grad():
+        return [value.numpy() for value in member(torch.from_numpy(study))]
+
+
 def manifest_fields(
     backbones: Sequence[Backbone], tail: Tail, fitted: Mapping[str, Any], notes: Sequence[str]
 ) -> dict[str, Any]:
@@ -115,6 +196,8 @@ def export_bundle(
     name: str = "reference",
     version: str = "2",
     notes: Sequence[str] = (),
+    parts: Path | None = None,
+    run: Path | None = None,
 ) -> dict[str, Any]:
     """Join, check and write the bundle; gives a report.
 
@@ -124,9 +207,12 @@ def export_bundle(
         name: of the bundle.
         version: of the bundle.
         notes: sentences about the training that figures do not say, for the model card.
+        parts: where to write the parts as files of their own; nowhere if None.
+        run: the training run that they are compared with.
 
     Raises:
-        ValueError: the merged file and its parts differ by more than `TOLERANCE`.
+        ValueError: the merged file and its parts, or a part and PyTorch, differ by more than
+            `TOLERANCE`.
     """
     fitted = json.loads((refit / REPORT_FILE).read_text())
     spec = InputSpec.from_dict(fitted["input"])
@@ -137,6 +223,7 @@ def export_bundle(
     difference = largest_difference(model, backbones, tail, spec)
     if not difference < TOLERANCE:
         raise ValueError(f"the merged file differs from its parts by {difference:.2g}")
+    written = write_parts(parts, model, backbones, tail, spec, run) if parts else None
     dynamic = all(backbone.dynamic_batch for backbone in backbones)
     content = model.SerializeToString()
     fields = {
@@ -156,6 +243,7 @@ def export_bundle(
         "parameters": onnx_graph.parameter_count(model),
         "gmac_per_study": round(onnx_graph.multiply_accumulates(model) / 1e9, 2),
         "largest_difference_to_parts": difference,
+        **({"parts": written} if written else {}),
     }
 
 
@@ -165,10 +253,22 @@ def export_bundle(
 @click.option("--name", default="reference", show_default=True)
 @click.option("--version", default="2", show_default=True)
 @click.option("--note", "notes", multiple=True, help="A sentence for the model card; repeatable.")
-def main(refit: Path, out: Path, name: str, version: str, notes: tuple[str, ...]) -> None:
+@click.option("--parts", type=click.Path(path_type=Path), help="Folder for the five parts.")
+@click.option("--run", type=click.Path(path_type=Path), help="Of training, to compare parts with.")
+def main(
+    refit: Path,
+    out: Path,
+    name: str,
+    version: str,
+    notes: tuple[str, ...],
+    parts: Path | None,
+    run: Path | None,
+) -> None:
     """Make a bundle of a fitted set of backbones."""
     try:
-        report = export_bundle(refit, out, name=name, version=version, notes=notes)
+        report = export_bundle(
+            refit, out, name=name, version=version, notes=notes, parts=parts, run=run
+        )
     except (FileNotFoundError, FileExistsError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     print(json.dumps(report, indent=1))

@@ -22,7 +22,7 @@ from engine_networks import (
 from small_bundle import declared, small_decision, small_manifest, write_bundle
 
 from export.build_engines import build_engines, main
-from export.network_parts import cut
+from export.parts import cut
 from hipnet_edge import Bundle, EngineUnusable, Reason
 from hipnet_edge.backends.plan_cache import PlanCache
 from hipnet_edge.backends.tensorrt_backend import (

@@ -59,8 +59,13 @@ def test_from_a_table_of_files_to_an_answer(tmp_path: Path) -> None:
     step(train.main, *both, "--out", out, *settings)
     fitted = ("--steps", 2, "--threads", 1)
     step(refit.main, "--run", out, *both, "--out", tmp_path / "refit", *fitted)
-    said = step(to_onnx.main, "--refit", tmp_path / "refit", "--out", tmp_path / "bundle")
+    parts = ("--parts", tmp_path / "parts", "--run", out)
+    said = step(to_onnx.main, "--refit", tmp_path / "refit", "--out", tmp_path / "bundle", *parts)
     assert json.loads(said[said.index("{\n") :])["largest_difference_to_parts"] < 1e-4
+    compared = json.loads((tmp_path / "parts" / to_onnx.PARTS_FILE).read_text())
+    assert list(compared) == [*train.MEMBERS, "tail"]
+    assert {part["compared_with"] for part in compared.values()} == {"PyTorch"}
+    assert max(part["largest_relative_difference"] for part in compared.values()) < 1e-4
 
     with (tmp_path / "films" / "mine.csv").open(newline="") as file:
         row = next(csv.DictReader(file))
