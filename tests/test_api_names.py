@@ -149,8 +149,8 @@ def test_cuda_python_has_every_name_that_is_used():
         node.attr
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == "cuda"
+        and isinstance(node.value, ast.Attribute)
+        and node.value.attr == "_cuda"
     }
     assert len(used) > 20
     assert {name for name in used if not hasattr(runtime, name)} == set()
