@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def check(bundle: Bundle, studies: NDArray[np.float32], runs: int) -> Report:
     with tempfile.TemporaryDirectory() as folder:
         for name, opener in _engines(bundle, Path(folder)):
             report["engines"][name] = _attempt(
-                lambda name=name, opener=opener: _engine(name, opener, studies, expected, runs)
+                partial(_engine, name, opener, studies, expected, runs)
             )
     report["torch"] = _attempt(lambda: _torch(bundle, runs))
     report["roofline"] = _attempt(lambda: _roofline(bundle, report))
@@ -125,10 +126,12 @@ def _engines(bundle: Bundle, folder: Path) -> Iterator[tuple[str, Callable[[], B
         ("onnxruntime-tensorrt", "fp16"),
         ("onnxruntime-tensorrt", "int8"),
     ):
-        yield (
-            f"{backend} {precision}",
-            lambda b=backend, p=precision: choose_backend(bundle, b, p).backend,
-        )
+        opener = partial(_named, bundle, backend, precision)
+        yield f"{backend} {precision}", opener
+
+
+def _named(bundle: Bundle, backend: str, precision: str) -> Backend:
+    return choose_backend(bundle, backend, precision).backend
 
 
 def _opener(

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from benchmarks.gpu_latency import latency
-from export.network import MEMBERS, Member, deploy
+from export.network import MEMBERS, Member, channels_last, deploy
 from export.novelty import AXES, Distance, Novelty
 from export.tail import Fusion, MapHead, NetworkOutputs, Tail
 from hipnet_edge.backends.backend import Signature
@@ -23,8 +23,9 @@ class Whole(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.members = nn.ModuleList(Member(name) for name in MEMBERS)
-        channels = [int(member.channels) for member in self.members]  # type: ignore[call-overload]
+        members = [Member(name) for name in MEMBERS]
+        self.members = nn.ModuleList(members)
+        channels = [member.channels for member in members]
         novelty = Novelty([Distance(4 * count, AXES) for count in channels])
         self.tail = Tail(MapHead(channels), Fusion([1.0] * 4, [0.25] * 4), novelty)
 
@@ -39,7 +40,9 @@ class Whole(nn.Module):
 
 def rivals(spec: InputSpec, runs: int) -> dict[str, Any]:
     """Latency of PyTorch, eager and compiled with CUDA graphs: FP16, channels-last, transfers."""
-    network = deploy(Whole()).cuda().half().to(memory_format=torch.channels_last)
+    _require_gpu()
+    network = deploy(Whole()).cuda().half()
+    channels_last(network)
     shape = Signature(spec.rows, spec.columns, 1, 1).input_shape()
     host = torch.randn(shape).half().pin_memory()
     report: dict[str, Any] = {"torch": torch.__version__, "weights": "random"}
@@ -58,6 +61,7 @@ def rivals(spec: InputSpec, runs: int) -> dict[str, Any]:
 
 def ceilings() -> dict[str, Any]:
     """Bytes and FP16 operations a second that this GPU reaches on a copy and a matrix product."""
+    _require_gpu()
     size = 8192
     one = torch.randn(size, size, device="cuda", dtype=torch.float16)
     other, made = torch.randn_like(one), torch.empty_like(one)
@@ -78,3 +82,8 @@ def ceilings() -> dict[str, Any]:
         "fp16_operations_per_second": 2 * size**3 / seconds,
         "bytes_per_second": 2 * source.nbytes / copying,
     }
+
+
+def _require_gpu() -> None:
+    if not torch.cuda.is_available():
+        raise RuntimeError("PyTorch sees no GPU")

@@ -23,7 +23,8 @@ def test_percentiles_are_those_of_the_timed_calls_alone():
     assert 0 <= report["p50_ms"] <= report["p95_ms"] <= report["p99_ms"] <= report["largest_ms"]
 
 
-def test_without_a_gpu_every_engine_says_why_and_the_check_fails(tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_without_a_gpu_every_engine_says_why_and_the_check_fails(tmp_path):
     try:
         require_driver()
     except EngineUnusable:
@@ -53,6 +54,25 @@ def test_without_a_gpu_every_engine_says_why_and_the_check_fails(tmp_path, monke
         "missing_extra",
     }
     assert report["device_layer"]["code"] == "driver_missing"
+
+
+def test_the_rival_in_pytorch_is_the_whole_network():
+    torch = pytest.importorskip("torch", reason="torch (the export extra) is not installed")
+    pytest.importorskip("sklearn", reason="scikit-learn (the export extra) is not installed")
+    from benchmarks.gpu_torch import Whole
+    from export.network import channels_last, deploy
+
+    network = deploy(Whole())
+    channels_last(network)
+    with torch.inference_mode():
+        outputs = network(torch.zeros(1, 2, 64, 64))
+    shapes = {name: tuple(value.shape) for name, value in outputs._asdict().items()}
+    assert shapes == {
+        "probabilities": (1, 5),
+        "member_probabilities": (1, 4, 5),
+        "maps": (1, 2, 5, 8, 8),
+        "novelty": (1,),
+    }
 
 
 def test_an_engine_that_answers_otherwise_is_not_right():
