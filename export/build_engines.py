@@ -100,7 +100,8 @@ def precision_table(report: dict[str, Any]) -> str:
         )
         kept = set(built["kept_float"])
         lines += [
-            f"  {name:<48} {found}{'  (the file keeps it in float)' if name in kept else ''}"
+            f"  {name:<48} {found or 'not in the log'}"
+            f"{'  (the file keeps it in float)' if name in kept else ''}"
             for name, found in types.items()
         ]
     return "\n".join(lines)

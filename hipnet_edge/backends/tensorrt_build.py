@@ -110,6 +110,7 @@ class Built:
             **summary(self.layers),
             "convolutions": dict(self.convolutions),
             "kept_float": list(self.kept_float),
+            "not_in_log": [name for name, found in self.convolutions.items() if found is None],
         }
 
 
