@@ -14,9 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from export.augmentation import augment
-from export.backbones import OUTPUTS, Backbone, open_session
+from export.backbones import Backbone, open_session
 from export.cohort import Cohort
 from export.network import FEATURE_STRIDE
+from export.parts import OUTPUTS
 from export.train import Batch, read_batches
 from hipnet_edge.vocabulary import CAUSES, VIEWS
 

@@ -298,7 +298,9 @@ def main(
             )
             if studies is not None:
                 cohort = cohort.subset(np.arange(min(studies, len(cohort))))
-            report, *answers = run_gate(model, choice, cohort, rehearsal=rehearse, threads=threads)
+            report, reference, candidate = run_gate(
+                model, choice, cohort, rehearsal=rehearse, threads=threads
+            )
             choice.backend.close()
     except (HipNetError, FileNotFoundError, ValueError) as error:
         raise click.ClickException(str(error)) from error
@@ -307,7 +309,7 @@ def main(
     if page is not None:
         from export.gate_page import draw
 
-        draw(report, *answers, page)
+        draw(report, reference, candidate, page)
     if record:
         _record(record, model, report, choice)
     print(json.dumps({key: report.get(key) for key in ("passed", "failed", "figures")}, indent=1))

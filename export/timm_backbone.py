@@ -10,6 +10,7 @@ each view on its own; mean and peak of both views' features are joined for the d
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 import onnx
@@ -41,16 +42,16 @@ class TimmBackbone(nn.Module):
         import timm
 
         try:
-            strides = timm.create_model(name, features_only=True, in_chans=1).feature_info
+            known: Any = timm.create_model(name, features_only=True, in_chans=1).feature_info
         except RuntimeError as error:  # how timm says that it knows no such name
             raise ValueError(f"timm gives no feature maps of {name!r}") from error
-        fitting = [i for i, stride in enumerate(strides.reduction()) if stride == FEATURE_STRIDE]
+        fitting = [i for i, stride in enumerate(known.reduction()) if stride == FEATURE_STRIDE]
         if not fitting:
             raise ValueError(f"{name} has no features with 1/{FEATURE_STRIDE} of the input's side")
         self.trunk = timm.create_model(
             name, features_only=True, in_chans=1, out_indices=fitting[-1:]
         )
-        channels = strides.channels()[fitting[-1]]
+        channels = known.channels()[fitting[-1]]
         self.decision = nn.Linear(len(VIEWS) * 2 * channels, len(CAUSES))
 
     def forward(self, radiographs: Tensor) -> tuple[Tensor, Tensor]:

@@ -114,7 +114,8 @@ def write_parts(
     names = [backbone.name for backbone in backbones]
     files = cut(model, names)
     study = like_a_radiograph(spec, seed=0)
-    answers, compared = {}, {}
+    answers: dict[str, Any] = {}
+    compared = {}
     for backbone in backbones:
         outputs = [f"{backbone.name}.{output}" for output in OUTPUTS]
         found = open_session(files[backbone.name]).run(outputs, {"radiographs": study})
