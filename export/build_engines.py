@@ -83,7 +83,12 @@ def build_engines(
         )
         built = _build(model, part, variant, flavour, options, cache)
         plan = cache.store(key, built.plan, built.to_dict())
-        report["parts"][part] = {"file": key.name(), "sha256": plan.sha256, **built.to_dict()}
+        report["parts"][part] = {
+            "file": key.name(),
+            "sha256": plan.sha256,
+            **built.to_dict(),
+            "layer_list": built.layer_list(),
+        }
     return report
 
 
