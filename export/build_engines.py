@@ -83,7 +83,12 @@ def build_engines(
         )
         built = _build(model, part, variant, flavour, options, cache)
         plan = cache.store(key, built.plan, built.to_dict())
-        report["parts"][part] = {"file": key.name(), "sha256": plan.sha256, **built.to_dict()}
+        report["parts"][part] = {
+            "file": key.name(),
+            "sha256": plan.sha256,
+            **built.to_dict(),
+            "layer_list": built.layer_list(),
+        }
     return report
 
 
@@ -100,7 +105,8 @@ def precision_table(report: dict[str, Any]) -> str:
         )
         kept = set(built["kept_float"])
         lines += [
-            f"  {name:<48} {found}{'  (the file keeps it in float)' if name in kept else ''}"
+            f"  {name:<48} {found or 'not in the log'}"
+            f"{'  (the file keeps it in float)' if name in kept else ''}"
             for name, found in types.items()
         ]
     return "\n".join(lines)

@@ -110,6 +110,13 @@ def hipnet_edge() -> None:
 @click.option("--out", type=_FOLDER, help="Write report.png and prediction.json into this folder.")
 @click.option("--bundle", type=_FOLDER, help="Use this model bundle instead of the reference one.")
 @click.option("--backend", default="auto", show_default=True, help="Which engine to use.")
+@click.option(
+    "--precision",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "int8", "fp16", "fp32"]),
+    help="In which precision it computes.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Threads for one inference.")
 @click.option(
     "--view-override",
@@ -297,15 +304,23 @@ def doctor(as_json: bool) -> int:
 @hipnet_edge.command()
 @click.option("--bundle", type=_FOLDER, help="Test this model bundle instead of the reference one.")
 @click.option("--backend", default="auto", show_default=True, help="Which engine to use.")
+@click.option(
+    "--precision",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "int8", "fp16", "fp32"]),
+    help="In which precision it computes.",
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def selftest(bundle: Path | None, backend: str, as_json: bool) -> int:
+def selftest(bundle: Path | None, backend: str, precision: str, as_json: bool) -> int:
     """Compare the answers to known studies with the stored ones.
 
     The daily check of an installed device. The exit code is 0 if none differs, 4 if one does.
     """
     from hipnet_edge.selftest import selftest as check
 
-    with _predictor({"bundle": bundle, "backend": backend, "threads": None}) as predictor:
+    options = {"bundle": bundle, "backend": backend, "precision": precision, "threads": None}
+    with _predictor(options) as predictor:
         report = check(predictor)
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else selftest_table(report))
     return 0 if report.passed else 4
@@ -417,5 +432,10 @@ def _predictor(options: Mapping[str, Any]) -> Predictor:
     from hipnet_edge.predictor import Predictor
 
     bundle = options["bundle"]
-    chosen = {"backend": options["backend"], "threads": options["threads"]}
+    chosen = {
+        "backend": options["backend"],
+        "precision": options["precision"],
+        "threads": options["threads"],
+        "progress": lambda line: click.echo(f"hipnet-edge: {line}", err=True),
+    }
     return Predictor.reference(**chosen) if bundle is None else Predictor(bundle, **chosen)

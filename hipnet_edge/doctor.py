@@ -37,7 +37,10 @@ PACKAGES = (
     "imagecodecs",
     "onnxruntime",
     "openvino",
+    "onnxruntime-gpu",
     "tensorrt",
+    "tensorrt-rtx-cu13",
+    "cuda-python",
     "pycuda",
     "highdicom",
     "pynetdicom",
@@ -99,6 +102,8 @@ class Report:
     machine: Machine
     bundle: Check
     backends: tuple[Check, ...]
+    gpu: tuple[Check, ...]
+    """What the engines on a GPU need: each by itself, to see which of them is missing."""
     decoders: tuple[Check, ...]
 
     @property
@@ -117,6 +122,7 @@ class Report:
             "machine": self.machine.to_dict(),
             "bundle": asdict(self.bundle),
             "backends": [asdict(check) for check in self.backends],
+            "gpu": [asdict(check) for check in self.gpu],
             "decoders": [asdict(check) for check in self.decoders],
         }
 
@@ -145,6 +151,7 @@ class Report:
         for title, checks in (
             ("Reference bundle", (self.bundle,)),
             ("Backends", self.backends),
+            ("For engines on a GPU", self.gpu),
             ("Decoders", self.decoders),
         ):
             lines += ["", title]
@@ -167,6 +174,7 @@ def examine() -> Report:
         machine=examine_machine(),
         bundle=bundle,
         backends=_backends(loaded),
+        gpu=_gpu(),
         decoders=tuple(_try(sample.label, partial(_decode, sample)) for sample in SAMPLES),
     )
 
@@ -211,15 +219,23 @@ def _backends(bundle: Bundle | None) -> tuple[Check, ...]:
         from hipnet_edge.backends import BACKENDS
     except Exception as error:  # see _try
         return (Check("all", False, f"{type(error).__name__}: {error}"),)
-    return tuple(_try(name, partial(_infer, name, bundle)) for name in BACKENDS)
+    offered = {} if bundle is None else bundle.manifest.variants
+    checks = []
+    for name, kind in BACKENDS.items():
+        possible = [wanted for wanted, variant in kind.variants.items() if variant in offered]
+        # Where the bundle offers nothing for it, the attempt says so by itself.
+        for precision in possible or ["auto"]:
+            label = f"{name} {precision}" if possible else name
+            checks.append(_try(label, partial(_infer, name, precision, bundle)))
+    return tuple(checks)
 
 
-def _infer(name: str, bundle: Bundle | None) -> str:
+def _infer(name: str, precision: str, bundle: Bundle | None) -> str:
     """Load the network into a backend and run it twice, the second time with a clock."""
     from hipnet_edge.backends import choose_backend
     from hipnet_edge.bundle import Bundle
 
-    choice = choose_backend(bundle or Bundle.reference(), name)
+    choice = choose_backend(bundle or Bundle.reference(), name, precision)
     backend = choice.backend
     try:
         pattern = backend.signature.test_pattern()
@@ -229,7 +245,62 @@ def _infer(name: str, bundle: Bundle | None) -> str:
         took = 1e3 * (time.perf_counter() - started)
     finally:
         backend.close()
-    return f"{backend.version} on {backend.device}, {choice.variant}: {took:.0f} ms a study"
+    flags = "".join(f"; {flag.value}" for flag in sorted(choice.flags))
+    return f"{backend.version} on {backend.device}, {choice.variant}: {took:.0f} ms a study{flags}"
+
+
+def _gpu() -> tuple[Check, ...]:
+    """Driver, library for the device, TensorRT and the folder of plans; and what is not proven."""
+    from hipnet_edge.backends.device import UNPROVEN
+
+    proven = Check(
+        "GPU code proven",
+        False,
+        f"no GPU has yet run {', '.join(UNPROVEN)} of this version; results say unproven_engine",
+        "python -m benchmarks.gpu_check compares it with the CPU, on a machine with a GPU",
+    )
+    return (
+        _try("NVIDIA driver", _driver),
+        _try("device library", _device),
+        _try("TensorRT", _tensorrt),
+        _try("plans and verdicts", _plans),
+        proven,
+    )
+
+
+def _driver() -> str:
+    from hipnet_edge.backends.tensorrt_flavour import require_driver
+
+    require_driver()
+    return "loads"
+
+
+def _device() -> str:
+    from hipnet_edge.backends.device import open_device
+
+    device = open_device()
+    try:
+        graphs = "with CUDA graphs" if device.graphs else "without CUDA graphs"
+        return f"{device.library}, {graphs}: {device.describe()}, driver for CUDA {device.driver}"
+    finally:
+        device.close()
+
+
+def _tensorrt() -> str:
+    from hipnet_edge.backends.tensorrt_flavour import load_tensorrt
+
+    flavour = load_tensorrt()
+    return f"{flavour.name} {flavour.version}"
+
+
+def _plans() -> str:
+    from hipnet_edge.backends.plan_cache import PlanCache
+
+    cache = PlanCache()
+    entries = cache.entries()
+    networks = {entry.key.network for entry in entries.values()}
+    verdicts = sum(len(cache.verdicts(network)) for network in networks)
+    return f"{cache.folder}: {len(entries)} plans, {verdicts} verdicts on their networks"
 
 
 def _decode(sample: Sample) -> str:

@@ -190,6 +190,8 @@ def test_an_output_that_cannot_be_written_is_bad_usage(command, study, tmp_path)
     ("arguments", "reason"),
     [
         (["--backend", "abacus"], "engine_unavailable"),
+        (["--precision", "fp16"], "engine_unavailable"),
+        (["--backend", "onnxruntime", "--precision", "int8"], "engine_unavailable"),
         (["--bundle", "nowhere"], "bundle_not_found"),
     ],
 )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from small_bundle import write_bundle
 
 from hipnet_edge import doctor, machine
 from hipnet_edge.backends import BACKENDS, OnnxRuntimeBackend
+from hipnet_edge.backends.device import UNPROVEN
 from hipnet_edge.bundle import Bundle
 from hipnet_edge.errors import MissingExtra
 
@@ -27,8 +30,12 @@ def test_every_engine_and_decoder_is_really_tried(with_small_bundle):
     report = doctor.examine()
     assert report.can_predict
     assert report.bundle.detail.startswith("small 1.0, sha256 ")
-    assert [check.name for check in report.backends] == list(BACKENDS)
-    assert all("ms a study" in check.detail for check in report.backends)
+    assert {check.name.split()[0] for check in report.backends} == set(BACKENDS)
+    by_name = {check.name: check for check in report.backends}
+    assert by_name["onnxruntime fp32"].works
+    assert all("ms a study" in check.detail for check in report.backends if check.works)
+    # The small bundle has no file for TensorRT.
+    assert "tensorrt does not run the bundle small" in by_name["tensorrt"].detail
     failed = [check for check in report.decoders if not check.works]
     # imagecodecs for Python 3.10 lacks HTJ2K; everything else decodes everywhere.
     assert [check.detail for check in failed] == []
@@ -55,7 +62,7 @@ def test_a_missing_engine_names_the_extra(with_small_bundle, monkeypatch):
         raise MissingExtra("cpu", "The ONNX Runtime backend")
 
     monkeypatch.setattr(OnnxRuntimeBackend, "__init__", missing)
-    check = doctor.examine().backends[0]
+    check = doctor.examine().backends[-1]
     assert not check.works
     assert check.remedy == 'pip install "hipnet-edge[cpu]"'
 
@@ -90,3 +97,42 @@ def test_a_driver_that_fails_is_a_reason(tmp_path, monkeypatch):
     fact = machine.examine().gpus
     assert fact.value is None
     assert "Failed to initialize NVML" in fact.reason
+
+
+def test_what_a_gpu_needs_is_looked_for_piece_by_piece(tmp_path, monkeypatch):
+    monkeypatch.setenv("HIPNET_EDGE_PLANS", str(tmp_path / "plans"))
+    report = doctor.examine()
+    by_name = {check.name: check for check in report.gpu}
+    assert list(by_name) == [
+        "NVIDIA driver",
+        "device library",
+        "TensorRT",
+        "plans and verdicts",
+        "GPU code proven",
+    ]
+    assert by_name["plans and verdicts"].detail.endswith("0 plans, 0 verdicts on their networks")
+    if not by_name["NVIDIA driver"].works:
+        assert "[driver_missing]" in by_name["NVIDIA driver"].detail
+        assert "[driver_missing]" in by_name["device library"].detail
+    (tmp_path / "plans").mkdir()
+    (tmp_path / "plans").chmod(0o777)
+    shared = next(c for c in doctor.examine().gpu if c.name == "plans and verdicts")
+    assert not shared.works
+    assert "[plan_untrusted]" in shared.detail
+
+
+def test_code_that_no_gpu_has_run_is_named_and_left_out_of_coverage():
+    """The list in the code, what coverage leaves out, and the page for people are one list."""
+    root = Path(doctor.__file__).parents[1]
+    (check,) = [c for c in doctor.examine().gpu if c.name == "GPU code proven"]
+    assert not check.works
+    settings = (root / "pyproject.toml").read_text()
+    omitted = re.search(r"^omit = \[(.*?)^\]", settings, re.MULTILINE | re.DOTALL)
+    assert omitted is not None
+    files = {Path(name).name for name in re.findall(r'"(.+?)"', omitted.group(1))}
+    assert files == set(UNPROVEN)
+    page = (root / "docs" / "deploy.md").read_text()
+    for name in UNPROVEN:
+        assert name in check.detail
+        assert f"`{name}`" in page
+    assert not any(kind.proven for kind in BACKENDS.values() if kind.on_gpu)

@@ -8,7 +8,7 @@ import sys
 import pytest
 from engine_networks import CONVOLUTIONS, NAMES, tensorrt_variant
 
-from hipnet_edge.backends.build_log import read_layers, require_precision
+from hipnet_edge.backends.build_log import convolution_types, read_layers, require_precision
 from hipnet_edge.backends.tensorrt_build import BuildOptions, build_plan, options_from
 from hipnet_edge.backends.tensorrt_flavour import load_tensorrt, require_driver
 from hipnet_edge.errors import EngineUnusable, MissingExtra, Reason, UsageError
@@ -45,6 +45,7 @@ def test_every_convolution_of_the_backbones_runs_in_the_asked_precision(built, v
     assert len(of_backbones) == CONVOLUTIONS * len(NAMES)
     assert set(of_backbones.values()) == {precision}
     assert built[variant].convolutions["tail.map"] == "half"
+    assert built[variant].to_dict()["not_in_log"] == []
     assert built[variant].kept_float == (("tail.map",) if variant == "trt-int8" else ())
 
 
@@ -125,6 +126,24 @@ def test_the_log_of_the_full_tensorrt_is_read_too():
     assert (first.precision, first.makes, first.stream) == ("int8", ("half",), 1)
     assert first.nodes == ("first.conv0", "first.relu0")
     assert (second.kind, second.precision, second.makes) == ("Reformat", "half", ("float",))
+
+
+OF_OLDER_LOGS = """Engine Layer Information:
+Layer(Reformat): Reformatting CopyNode for Input Tensor 0 to stem, Tactic: 0x00000000000003e8, \
+radiographs (Half[1,2,64,64]) -> Reformatted Input Tensor 0 to stem (Int8[1,2:4,64,64])
+Layer(CaskConvolution): first.conv0 + first.relu0, Tactic: 0x3f, a (Int8[1,2]), s (Float[8]) -> \
+b (Half[1,8:8,32,32])"""
+
+
+def test_the_short_form_of_older_logs_is_read_too():
+    first, second = read_layers([OF_OLDER_LOGS])
+    assert (first.kind, first.reads, first.makes) == ("Reformat", ("half",), ("int8",))
+    assert (second.precision, second.makes) == ("int8", ("half",))
+    found = convolution_types([first, second], ["first.conv0", "first.conv1"])
+    assert found == {"first.conv0": "int8", "first.conv1": None}
+    require_precision(found, "trt-int8")
+    with pytest.raises(EngineUnusable, match=r"^1 of 2 .*first\.conv0 \(int8\)\.$"):
+        require_precision(found, "trt-fp16")
 
 
 def test_without_a_driver_that_is_the_first_thing_said():

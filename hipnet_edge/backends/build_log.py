@@ -2,7 +2,9 @@
 
 The builder, told to be verbose and detailed, ends with a line for each layer: its type, the types
 of what it reads and makes, its stream, and the ONNX nodes it came from. TensorRT-RTX 1.7 writes
-`Datatype: Int8`, the full TensorRT `Format/Datatype: Int8` or a sentence with the type in it.
+`Datatype: Int8`, the full TensorRT `Format/Datatype: Int8` or a sentence with the type in it; its
+older logs have a short form, `Layer(CaskConvolution): a + b, Tactic: 0x1, x (Int8[..]) -> y (..)`.
+Of these only the first was seen here; the others are as NVIDIA and its users show them.
 """
 
 from __future__ import annotations
@@ -15,6 +17,10 @@ from dataclasses import dataclass
 from hipnet_edge.errors import EngineUnusable, Reason
 
 _LAYER = re.compile(r"^Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*), Inputs: \[", re.MULTILINE)
+_SHORT = re.compile(
+    r"^Layer\((?P<kind>[^)]*)\): (?P<name>.*?), Tactic: .*?, (?P<reads>[^>]*) -> (?P<makes>.*)$"
+)
+_SHORT_TENSOR = re.compile(r"\((?P<type>\w+)\[")
 _TENSOR = re.compile(
     r"\{ Name: .*?Dimensions: \[(?P<shape>[\d,]*)\].*?Datatype: (?P<type>[^,}]*)", re.DOTALL
 )
@@ -63,10 +69,11 @@ def read_layers(log: Iterable[str]) -> tuple[Layer, ...]:
     """
     layers: list[Layer] = []
     for message in log:
-        if "LayerType: " not in message:
-            continue
-        found = ((_LAYER.match(line), line) for line in message.splitlines())
-        layers += [_layer(start, line[start.end() :]) for start, line in found if start is not None]
+        for line in message.splitlines():
+            if (long := _LAYER.match(line)) is not None:
+                layers += [_layer(long, line[long.end() :])]
+            elif (short := _SHORT.match(line)) is not None:
+                layers += [_short_layer(short)]
     return tuple(layers)
 
 
@@ -92,7 +99,8 @@ def require_precision(
     """Refuse a plan whose convolutions do not run in the variant's precision.
 
     Args:
-        types: from `convolution_types`.
+        types: from `convolution_types`. What the log does not name is not known to be wrong: the
+            builder of the full TensorRT may fuse it into a layer that lists no nodes.
         variant: "trt-int8" or "trt-fp16".
         exempt: convolutions that the file itself keeps in a higher precision.
 
@@ -101,9 +109,9 @@ def require_precision(
     """
     wanted, spared = PRECISION_OF_VARIANT[variant], set(exempt)
     wrong = [
-        f"{name} ({found or 'not in the log'})"
+        f"{name} ({found})"
         for name, found in types.items()
-        if found != wanted and name not in spared
+        if found not in (wanted, None) and name not in spared
     ]
     if wrong:
         more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
@@ -138,6 +146,21 @@ def _layer(found: re.Match[str], rest: str) -> Layer:
         makes=tuple(kind for kind, _ in _tensors(rest.partition("TacticName:")[0])),
         stream=0 if stream is None else int(stream.group(1)),
         nodes=tuple(_NODE.findall(rest)),
+    )
+
+
+def _short_layer(found: re.Match[str]) -> Layer:
+    def types(text: str) -> tuple[str, ...]:
+        return tuple(_type(tensor["type"]) for tensor in _SHORT_TENSOR.finditer(text))
+
+    return Layer(
+        name=found["name"],
+        kind=found["kind"],
+        reads=types(found["reads"]),
+        weights=(),
+        makes=types(found["makes"]),
+        stream=0,
+        nodes=tuple(found["name"].split(" + ")),
     )
 
 

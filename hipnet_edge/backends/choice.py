@@ -8,7 +8,6 @@ verdict, so something can always be chosen where that is installed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from hipnet_edge.backends.onnxruntime_gpu import (
 from hipnet_edge.backends.plan_cache import PlanCache
 from hipnet_edge.backends.tensorrt_backend import TensorRtBackend, TensorRtPartsBackend
 from hipnet_edge.errors import EngineUnusable, Reason
+from hipnet_edge.verdict import Gate
 from hipnet_edge.vocabulary import Flag
 
 if TYPE_CHECKING:
@@ -136,33 +136,27 @@ class _Verdicts:
     """What the gate said: before the bundle shipped, and on this device since."""
 
     def __init__(self, bundle: Bundle) -> None:
-        gate = bundle.manifest.gate
-        self._shipped = () if gate is None else gate.verdicts
-        self._here = _made_here(bundle)
+        self._shipped = bundle.manifest.gate or Gate()
+        self._here = Gate(verdicts=_made_here(bundle))
 
     def passed(self, name: str, variant: str, identity: Identity) -> bool:
         """Whether this very combination passed; the device's own verdict counts first."""
-        wanted = (variant, name, identity.version, identity.device)
-        for verdict in (*reversed(self._here), *reversed(self._shipped)):
-            if (verdict.variant, verdict.backend, verdict.version, verdict.device) == wanted:
-                return verdict.passed
-        return False
+        asked = (variant, name, identity.version, identity.device)
+        verdict = self._here.verdict(*asked) or self._shipped.verdict(*asked)
+        return verdict is not None and verdict.passed
 
     def may_have_passed(self, name: str, variant: str) -> bool:
         """Whether it passed anywhere; if not, its engine need not even be looked for."""
-        return _any_passed((*self._here, *self._shipped), name, variant)
+        return any(_has_passed(gate, name, variant) for gate in (self._here, self._shipped))
 
     def passed_on_this_device(self, name: str, variant: str) -> bool:
         """Whether it passed here, whatever has become of its engine since."""
-        return _any_passed(self._here, name, variant)
+        return _has_passed(self._here, name, variant)
 
 
-def _any_passed(verdicts: Iterable[Verdict], name: str, variant: str) -> bool:
-    return any(
-        verdict.passed
-        for verdict in verdicts
-        if (verdict.backend, verdict.variant) == (name, variant)
-    )
+def _has_passed(gate: Gate, name: str, variant: str) -> bool:
+    asked = (name, variant)
+    return any(v.passed for v in gate.verdicts if (v.backend, v.variant) == asked)
 
 
 def _made_here(bundle: Bundle) -> tuple[Verdict, ...]:

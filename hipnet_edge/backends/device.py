@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib import import_module
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,17 +111,23 @@ def open_device() -> Device:
         MissingExtra: neither cuda-python nor PyCUDA is installed.
     """
     require_driver()
-    try:
+    if _loads("cuda.bindings.runtime"):
         from hipnet_edge.backends.device_cuda import CudaPythonDevice
-    except ImportError:
-        pass
-    else:
+
         return CudaPythonDevice()
-    try:
+    if _loads("pycuda.driver"):
         from hipnet_edge.backends.device_pycuda import PyCudaDevice
-    except ImportError as error:
-        raise MissingExtra("tensorrt", "A GPU") from error
-    return PyCudaDevice()
+
+        return PyCudaDevice()
+    raise MissingExtra("tensorrt", "A GPU")
+
+
+def _loads(name: str) -> bool:
+    try:
+        import_module(name)
+    except ImportError:
+        return False
+    return True
 
 
 _REASONS: dict[int, tuple[Reason, str]] = {

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from cuda.bindings import runtime as cuda
 
 from hipnet_edge.backends.device import Buffer, Device, cuda_error
 
@@ -23,12 +23,15 @@ class CudaPythonDevice(Device):
     graphs = True
 
     def __init__(self) -> None:
-        properties = _checked(cuda.cudaGetDeviceProperties(_FIRST), "while the GPU was examined")
+        self._cuda = import_module("cuda.bindings.runtime")
+        properties = _checked(
+            self._cuda.cudaGetDeviceProperties(_FIRST), "while the GPU was examined"
+        )
         self.name = properties.name.decode().strip("\0 ")
         self.compute_capability = f"{properties.major}.{properties.minor}"
         self.integrated = bool(properties.integrated)
         self.library = f"cuda-python {version('cuda-bindings')}"
-        number = _checked(cuda.cudaDriverGetVersion(), "while the driver was examined")
+        number = _checked(self._cuda.cudaDriverGetVersion(), "while the driver was examined")
         self.driver = f"{number // 1000}.{number % 1000 // 10}"
         self._free: list[Callable[[], object]] = []
         self._events: dict[tuple[int, int], Any] = {}
@@ -36,7 +39,7 @@ class CudaPythonDevice(Device):
     @contextmanager
     def current(self) -> Iterator[None]:
         """The runtime's context is each thread's own once the device is set."""
-        _checked(cuda.cudaSetDevice(_FIRST), "while the context was made")
+        _checked(self._cuda.cudaSetDevice(_FIRST), "while the context was made")
         yield
 
     def allocate(self, size: int, host: bool) -> Buffer:
@@ -44,37 +47,40 @@ class CudaPythonDevice(Device):
         doing = "while buffers were made"
         if not host:
             return Buffer(self._device_memory(size), None)
-        flags = cuda.cudaHostAllocMapped if self.integrated else cuda.cudaHostAllocDefault
-        address = int(_checked(cuda.cudaHostAlloc(size, flags), doing))
-        self._free.append(lambda: cuda.cudaFreeHost(address))
+        flags = (
+            self._cuda.cudaHostAllocMapped if self.integrated else self._cuda.cudaHostAllocDefault
+        )
+        address = int(_checked(self._cuda.cudaHostAlloc(size, flags), doing))
+        self._free.append(lambda: self._cuda.cudaFreeHost(address))
         pinned = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
         if not self.integrated:
             return Buffer(self._device_memory(size), pinned)
-        pointer = int(_checked(cuda.cudaHostGetDevicePointer(address, 0), doing))
+        pointer = int(_checked(self._cuda.cudaHostGetDevicePointer(address, 0), doing))
         return Buffer(pointer, pinned, mapped=True)
 
     def stream(self) -> int:
         """Not the legacy default stream, which waits for all others."""
         made = _checked(
-            cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking), "while a stream was made"
+            self._cuda.cudaStreamCreateWithFlags(self._cuda.cudaStreamNonBlocking),
+            "while a stream was made",
         )
-        self._free.append(lambda: cuda.cudaStreamDestroy(made))
+        self._free.append(lambda: self._cuda.cudaStreamDestroy(made))
         return int(made)
 
     def upload(self, buffer: Buffer, stream: int) -> None:
         """Host to device; nothing where they share one memory."""
         if buffer.host is not None and not buffer.mapped:
-            kind = cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
+            kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
             source, size = buffer.host.ctypes.data, buffer.host.nbytes
-            copied = cuda.cudaMemcpyAsync(buffer.pointer, source, size, kind, stream)
+            copied = self._cuda.cudaMemcpyAsync(buffer.pointer, source, size, kind, stream)
             _checked(copied, "while the radiographs were sent")
 
     def download(self, buffer: Buffer, stream: int) -> None:
         """Device to host; nothing where they share one memory."""
         if buffer.host is not None and not buffer.mapped:
-            kind = cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
+            kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
             target, size = buffer.host.ctypes.data, buffer.host.nbytes
-            copied = cuda.cudaMemcpyAsync(target, buffer.pointer, size, kind, stream)
+            copied = self._cuda.cudaMemcpyAsync(target, buffer.pointer, size, kind, stream)
             _checked(copied, "while the answer was fetched")
 
     def fork(self, stream: int, others: Sequence[int]) -> None:
@@ -89,31 +95,33 @@ class CudaPythonDevice(Device):
 
     def synchronize(self, stream: int) -> None:
         """Wait for the stream; what went wrong in it comes to light here."""
-        _checked(cuda.cudaStreamSynchronize(stream), "while the network ran")
+        _checked(self._cuda.cudaStreamSynchronize(stream), "while the network ran")
 
     def capture(self, stream: int, work: Callable[[], None]) -> Callable[[], None]:
         """Other threads may use CUDA meanwhile: the capture is this thread's own."""
         doing = "while the graph was captured"
-        mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        _checked(cuda.cudaStreamBeginCapture(stream, mode), doing)
+        mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        _checked(self._cuda.cudaStreamBeginCapture(stream, mode), doing)
         try:
             work()
         finally:
             # A capture that is not ended would leave the stream unusable.
-            ended = cuda.cudaStreamEndCapture(stream)
+            ended = self._cuda.cudaStreamEndCapture(stream)
         graph = _checked(ended, doing)
-        executable = _checked(cuda.cudaGraphInstantiate(graph, 0), doing)
-        self._free.append(lambda: cuda.cudaGraphExecDestroy(executable))
-        _checked(cuda.cudaGraphDestroy(graph), doing)
+        executable = _checked(self._cuda.cudaGraphInstantiate(graph, 0), doing)
+        self._free.append(lambda: self._cuda.cudaGraphExecDestroy(executable))
+        _checked(self._cuda.cudaGraphDestroy(graph), doing)
 
         def launch() -> None:
-            _checked(cuda.cudaGraphLaunch(executable, stream), "while the network was started")
+            _checked(
+                self._cuda.cudaGraphLaunch(executable, stream), "while the network was started"
+            )
 
         return launch
 
     def free_memory(self) -> int:
         """Free bytes of the device, whoever uses the rest."""
-        free, _ = _checked(cuda.cudaMemGetInfo(), "while memory was counted")
+        free, _ = _checked(self._cuda.cudaMemGetInfo(), "while memory was counted")
         return int(free)
 
     def close(self) -> None:
@@ -122,20 +130,20 @@ class CudaPythonDevice(Device):
             self._free.pop()()
 
     def _device_memory(self, size: int) -> int:
-        pointer = int(_checked(cuda.cudaMalloc(size), "while buffers were made"))
-        self._free.append(lambda: cuda.cudaFree(pointer))
+        pointer = int(_checked(self._cuda.cudaMalloc(size), "while buffers were made"))
+        self._free.append(lambda: self._cuda.cudaFree(pointer))
         return pointer
 
     def _wait(self, waiting: int, awaited: int) -> None:
         doing = "while streams were joined"
         if (waiting, awaited) not in self._events:
-            flags = cuda.cudaEventDisableTiming
-            made = _checked(cuda.cudaEventCreateWithFlags(flags), doing)
-            self._free.append(lambda: cuda.cudaEventDestroy(made))
+            flags = self._cuda.cudaEventDisableTiming
+            made = _checked(self._cuda.cudaEventCreateWithFlags(flags), doing)
+            self._free.append(lambda: self._cuda.cudaEventDestroy(made))
             self._events[waiting, awaited] = made
         event = self._events[waiting, awaited]
-        _checked(cuda.cudaEventRecord(event, awaited), doing)
-        _checked(cuda.cudaStreamWaitEvent(waiting, event, 0), doing)
+        _checked(self._cuda.cudaEventRecord(event, awaited), doing)
+        _checked(self._cuda.cudaStreamWaitEvent(waiting, event, 0), doing)
 
 
 def _checked(result: tuple[Any, ...], doing: str) -> Any:

@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -177,6 +178,9 @@ class TensorRtBackend(Backend):
             _LOG.info("A plan is built: %s", error.message)
             if progress is not None:
                 progress(f"{error.message} It is built now, which takes a minute or more.")
+        if key.compute_capability not in options.compute_capabilities:
+            # The options were kept from a factory that built for other GPUs.
+            options = replace(options, compute_capabilities=())
         timing = timing_file(flavour)
         built = build_plan(
             bundle.model(key.variant),

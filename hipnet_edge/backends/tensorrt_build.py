@@ -110,7 +110,15 @@ class Built:
             **summary(self.layers),
             "convolutions": dict(self.convolutions),
             "kept_float": list(self.kept_float),
+            "not_in_log": [name for name, found in self.convolutions.items() if found is None],
         }
+
+    def layer_list(self) -> list[dict[str, object]]:
+        """Every layer with its type, for a report: what a person compares when one is slow."""
+        return [
+            {"name": x.name, "kind": x.kind, "precision": x.precision, "stream": x.stream}
+            for x in self.layers
+        ]
 
 
 def build_plan(

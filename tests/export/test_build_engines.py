@@ -215,6 +215,9 @@ def test_the_command_line_builds_reports_and_keeps_options(bundle, flavour, tmp_
     report = json.loads((tmp_path / "report.json").read_text())
     assert set(report["parts"][WHOLE]["convolutions"].values()) == {"half"}
     assert report["options"]["max_aux_streams"] == 1
+    listed = report["parts"][WHOLE]["layer_list"]
+    assert len(listed) == report["parts"][WHOLE]["layers"]
+    assert {"half"} <= {layer["precision"] for layer in listed}
     # The device finds the plan under the options that were kept, not under the builder's own.
     cache = PlanCache(tmp_path / "plans")
     found = TensorRtBackend.find_plans(bundle, "trt-fp16", flavour, ("NVIDIA L4", "8.9"), cache)
