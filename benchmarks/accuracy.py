@@ -77,16 +77,16 @@ def figures(measured: Outcome, manifest: Manifest) -> dict[str, Any]:
     return report
 
 
-def named(bundle: Bundle, choice: Choice) -> dict[str, str]:
+def named(bundle: Bundle, variant: str) -> dict[str, str]:
     """Which bundle, and which network: a new model card changes a bundle's digest, no answer."""
     manifest = bundle.manifest
-    network = manifest.files[manifest.variants[choice.variant].file]
+    network = manifest.files[manifest.variants[variant].file]
     return {"name": manifest.name, "digest": bundle.digest, "network_sha256": network.sha256}
 
 
 def answer(bundle: Bundle, choice: Choice, cohort: Cohort, kept: Path | None) -> Outcome:
     """A bundle's answers for a cohort, beside its truth; from `kept` if they are there."""
-    network = named(bundle, choice)["network_sha256"]
+    network = named(bundle, choice.variant)["network_sha256"]
     key = {"network": network, "backend": choice.backend.name, "cohort": cohort.index}
     return outcome(remembered(kept, key, lambda: infer_cohort(choice.backend, cohort)), cohort)
 
@@ -120,7 +120,7 @@ def about(bundle: Bundle, choice: Choice, cohort: Cohort) -> dict[str, Any]:
         "what": "simulated studies of a site that took no part in training, of the same renderer; "
         "no patient, no claim about any, and no external validation",
         **made_here("numpy", "onnxruntime", "scikit-learn", "scipy"),
-        "bundle": named(bundle, choice),
+        "bundle": named(bundle, choice.variant),
         "engine": {
             "backend": engine.name,
             "version": engine.version,
