@@ -124,6 +124,7 @@ def novelty_threshold(novelty: Array) -> float:
     """The score that `FALSE_ALARMS` of the validation studies exceed.
 
     Args:
-        novelty: [N], of failed and sound prostheses alike.
+        novelty: [N], of failed and sound prostheses alike, by statistics that did not meet the
+            family of their implant.
     """
     return float(np.quantile(novelty, 1.0 - FALSE_ALARMS))
