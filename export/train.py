@@ -288,7 +288,8 @@ def train_member(
 ) -> dict[str, float]:
     """Train, or finish training, one member; gives its last figures.
 
-    Writes `out/<member>/checkpoint.pt` and a line of `out/<member>/metrics.jsonl` each epoch.
+    Writes `out/<member>/checkpoint.pt` and a line of `out/<member>/metrics.jsonl` each epoch;
+    of the epochs with windows only the last is measured on whole films.
     """
     directory = out / settings.member
     directory.mkdir(parents=True, exist_ok=True)
@@ -308,7 +309,10 @@ def train_member(
         for batch in bar:
             losses.append(trainer.step(batch, decide=stage != "windows"))
             bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}", refresh=False)
-        figures = {"loss": float(np.mean(losses)), **trainer.measure(validation, stage == "half")}
+        figures = {"loss": float(np.mean(losses))}
+        # While windows are learned nothing decides yet, and whole films take long to measure.
+        if stage != "windows" or settings.stage(epoch + 1) != stage:
+            figures.update(trainer.measure(validation, stage == "half"))
         trainer.save(checkpoint, epoch + 1)
         line: dict[str, object] = {"epoch": epoch + 1, "stage": stage}
         line.update({key: round(value, 4) for key, value in figures.items()})
