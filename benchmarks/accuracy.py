@@ -102,7 +102,7 @@ def views(folder: Path, validation: Cohort, cohort: Cohort, keep: Path | None) -
 
     def features(name: str, studies: Cohort) -> dict[str, Array]:
         file = keep / f"features-{name}.npz" if keep else None
-        key = {"backbones": digests, "cohort": studies.index}
+        key = {"backbones": digests, "cohort": studies.index, "studies": len(studies)}
         return remembered(file, key, lambda: pooled_features(backbones, studies))
 
     return view_comparison(
@@ -145,6 +145,7 @@ def about(bundle: Bundle, choice: Choice, cohort: Cohort) -> dict[str, Any]:
 @click.option("--two-causes", type=click.Path(path_type=Path), help="Cohort with two at once.")
 @click.option("--backbones", type=click.Path(path_type=Path), help="Of a refit, for the views.")
 @click.option("--validation", type=click.Path(path_type=Path), help="Cohort, for the views.")
+@click.option("--views-of", type=click.IntRange(1), help="The first so many studies; else all.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Where answers are kept.")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--picture", type=click.Path(path_type=Path), default=PICTURE, show_default=True)
@@ -156,6 +157,7 @@ def main(
     two_causes: Path | None,
     backbones: Path | None,
     validation: Path | None,
+    views_of: int | None,
     keep: Path | None,
     out: Path,
     picture: Path,
@@ -178,8 +180,9 @@ def main(
             )
         choice.backend.close()
         if backbones and validation:
+            first = cohort.subset(np.arange(min(views_of or len(cohort), len(cohort))))
             report["figures"]["simulated_views"] = views(
-                backbones, Cohort.load(validation), cohort, keep
+                backbones, Cohort.load(validation), first, keep
             )
     except (HipNetError, FileNotFoundError, ValueError) as error:
         raise click.ClickException(str(error)) from error
