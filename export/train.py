@@ -335,6 +335,7 @@ def load_member(out: Path, name: str) -> Member:
 @click.option("--validation", type=click.Path(path_type=Path), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Outside git.")
 @click.option("--member", type=click.Choice(MEMBERS), multiple=True, help="Default: all four.")
+@click.option("--whole", is_flag=True, help="Whole films, of cohorts made with --whole.")
 @click.option("--epochs-half", default=0, show_default=True)
 @click.option("--epochs-windows", default=12, show_default=True)
 @click.option("--epochs-full", default=2, show_default=True)
@@ -348,6 +349,7 @@ def main(
     validation: Path,
     out: Path,
     member: tuple[str, ...],
+    whole: bool,
     threads: int | None,
     compiled: bool,
     **settings: Any,
@@ -356,7 +358,7 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     try:
-        data, held_out = Cohort.load(train_directory), Cohort.load(validation)
+        data, held_out = (Cohort.load(path, whole) for path in (train_directory, validation))
         for name in member or MEMBERS:
             train_member(data, held_out, out, Settings(member=name, **settings), compiled)
     except (FileNotFoundError, ValueError) as error:
