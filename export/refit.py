@@ -6,10 +6,10 @@
 
 The backbones are frozen ONNX files that keep the contract of `export.backbones`; the members of a
 training run are brought to that form first. The map head and the statistics of novelty learn from
-augmented training studies. One half of the validation studies sets the temperatures, the other
-the thresholds and the conformal set; all of them set the limits of novelty (by statistics without
-the family of each study's own stem) and of the sign of failure. Writes the backbones, `tail.pt`
-and `refit.json`, which `export.to_onnx` reads.
+augmented training studies. One half of the validation studies, as they are and augmented, sets the
+temperatures, the other half the thresholds and the conformal set; all of them set the limits of
+novelty (by statistics without the family of each study's own stem) and of the sign of failure.
+Writes the backbones, `tail.pt` and `refit.json`, which `export.to_onnx` reads.
 """
 
 from __future__ import annotations
@@ -139,15 +139,17 @@ def fit(
     Args:
         train: augmented training studies.
         validation: validation studies as they are.
-        varied: the same, augmented: how far novelty goes where exposure and noise differ.
+        varied: the same, augmented: how sure to be, and how far novelty goes, where exposure and
+            noise differ.
         steps: of the map head.
         names: of the backbones.
         implants: families of the training studies' implants and of the validation studies'.
     """
     failed = validation.causes >= 0
     first, second = (np.flatnonzero(failed)[part::2] for part in (0, 1))
+    both = [torch.from_numpy(answers.logits[:, first]) for answers in (validation, varied)]
     temperatures = calibration.fit_temperatures(
-        torch.from_numpy(validation.logits[:, first]), torch.from_numpy(validation.causes[first])
+        torch.cat(both, dim=1), torch.from_numpy(np.tile(validation.causes[first], 2))
     )
     fusion = Fusion(temperatures, [1.0 / len(names)] * len(names))
     vectors = pooled_vectors(train)
