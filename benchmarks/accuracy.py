@@ -77,16 +77,16 @@ def figures(measured: Outcome, manifest: Manifest) -> dict[str, Any]:
     return report
 
 
-def named(bundle: Bundle, choice: Choice) -> dict[str, str]:
+def named(bundle: Bundle, variant: str) -> dict[str, str]:
     """Which bundle, and which network: a new model card changes a bundle's digest, no answer."""
     manifest = bundle.manifest
-    network = manifest.files[manifest.variants[choice.variant].file]
+    network = manifest.files[manifest.variants[variant].file]
     return {"name": manifest.name, "digest": bundle.digest, "network_sha256": network.sha256}
 
 
 def answer(bundle: Bundle, choice: Choice, cohort: Cohort, kept: Path | None) -> Outcome:
     """A bundle's answers for a cohort, beside its truth; from `kept` if they are there."""
-    network = named(bundle, choice)["network_sha256"]
+    network = named(bundle, choice.variant)["network_sha256"]
     key = {"network": network, "backend": choice.backend.name, "cohort": cohort.index}
     return outcome(remembered(kept, key, lambda: infer_cohort(choice.backend, cohort)), cohort)
 
@@ -102,7 +102,7 @@ def views(folder: Path, validation: Cohort, cohort: Cohort, keep: Path | None) -
 
     def features(name: str, studies: Cohort) -> dict[str, Array]:
         file = keep / f"features-{name}.npz" if keep else None
-        key = {"backbones": digests, "cohort": studies.index}
+        key = {"backbones": digests, "cohort": studies.index, "studies": len(studies)}
         return remembered(file, key, lambda: pooled_features(backbones, studies))
 
     return view_comparison(
@@ -120,7 +120,7 @@ def about(bundle: Bundle, choice: Choice, cohort: Cohort) -> dict[str, Any]:
         "what": "simulated studies of a site that took no part in training, of the same renderer; "
         "no patient, no claim about any, and no external validation",
         **made_here("numpy", "onnxruntime", "scikit-learn", "scipy"),
-        "bundle": named(bundle, choice),
+        "bundle": named(bundle, choice.variant),
         "engine": {
             "backend": engine.name,
             "version": engine.version,
@@ -145,6 +145,7 @@ def about(bundle: Bundle, choice: Choice, cohort: Cohort) -> dict[str, Any]:
 @click.option("--two-causes", type=click.Path(path_type=Path), help="Cohort with two at once.")
 @click.option("--backbones", type=click.Path(path_type=Path), help="Of a refit, for the views.")
 @click.option("--validation", type=click.Path(path_type=Path), help="Cohort, for the views.")
+@click.option("--views-of", type=click.IntRange(1), help="The first so many studies; else all.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Where answers are kept.")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--picture", type=click.Path(path_type=Path), default=PICTURE, show_default=True)
@@ -156,6 +157,7 @@ def main(
     two_causes: Path | None,
     backbones: Path | None,
     validation: Path | None,
+    views_of: int | None,
     keep: Path | None,
     out: Path,
     picture: Path,
@@ -178,8 +180,9 @@ def main(
             )
         choice.backend.close()
         if backbones and validation:
+            first = cohort.subset(np.arange(min(views_of or len(cohort), len(cohort))))
             report["figures"]["simulated_views"] = views(
-                backbones, Cohort.load(validation), cohort, keep
+                backbones, Cohort.load(validation), first, keep
             )
     except (HipNetError, FileNotFoundError, ValueError) as error:
         raise click.ClickException(str(error)) from error

@@ -222,8 +222,8 @@ def page(report: dict[str, Any], by_hand: str) -> str:
     lines = [
         "# Where it goes wrong",
         "",
-        f"Of {total} simulated studies of the shifted site with a cause of failure, the bundle "
-        f"`{report['bundle']['digest'][:12]}` calls {wrong} wrongly. These are the "
+        f"Of {total} simulated studies of the shifted site with a cause of failure, the network "
+        f"`{report['bundle']['network_sha256'][:12]}` calls {wrong} wrongly. These are the "
         f"{len(report['worst'])} it was most sure of. Orange outlines the truth; the green upright "
         "cross is the peak of the true cause's map, the red tilted one that of the cause called.",
         "",
@@ -287,7 +287,7 @@ def main(
     report = {
         "what": "wrong calls on simulated studies of a site that took no part in training",
         **made_here("numpy", "scipy"),
-        "bundle": named(model, choice),
+        "bundle": named(model, choice.variant),
         "cohort": cohort.index,
         "studies": len(failed),
         "wrong": int((~failed.correct).sum()),

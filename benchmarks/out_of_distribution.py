@@ -258,7 +258,7 @@ def main(
     report = {
         "what": "simulated strangers, and two real radiographs that are no hips",
         **made_here("numpy", "scikit-learn"),
-        "bundle": named(model, choice),
+        "bundle": named(model, choice.variant),
         "engine": {"backend": engine, "variant": choice.variant},
         "cohort": {"studies": len(cohort), **cohort.index},
         "figures": figures,

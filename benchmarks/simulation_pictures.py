@@ -8,13 +8,13 @@ diseased, and rewrites the tables of what is drawn from in docs/simulation.md be
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.page_tables import table, write_tables
 from hipnet_edge.simulation import SimulatedView, simulate_study
 from hipnet_edge.simulation.clinical import CRP_MG_L, ESR_MM_H
 from hipnet_edge.simulation.cups import CUPS, CupFamily
@@ -78,21 +78,21 @@ def contact_sheet() -> Picture:
 def tables() -> dict[str, str]:
     """The Markdown tables of what is drawn from, by the name of their marker."""
     return {
-        "ranges": _table(
+        "ranges": table(
             ("Name", "Development", "Shifted, if other", "What it is"),
             [
                 (f"`{name}`", _span((row.low, row.high)), _span(row.shifted), row.meaning)
                 for name, row in TABLE.items()
             ],
         ),
-        "probabilities": _table(
+        "probabilities": table(
             ("Habit or finding", "Development", "Shifted, if other", "What it is"),
             [
                 (f"`{name}`", f"{row.development:g}", _number(row.shifted), row.meaning)
                 for name, row in PROBABILITIES.items()
             ],
         ),
-        "prevalence": _table(
+        "prevalence": table(
             ("Cause", "Development", "Shifted"),
             [
                 (cause.label, *(f"{PREVALENCE[cause].at(site):g}" for site in Site))
@@ -100,7 +100,7 @@ def tables() -> dict[str, str]:
             ]
             + [("(sound, of all)", *(f"{SOUND.at(site):g}" for site in Site))],
         ),
-        "implants": _table(
+        "implants": table(
             ("Implant", "Site", "Share there", "Fixation"),
             [
                 (f"{kind}: {family.name}", family.site.value, f"{family.share:g}", _fixed(family))
@@ -108,7 +108,7 @@ def tables() -> dict[str, str]:
                 for family in families
             ],
         ),
-        "blood tests": _table(
+        "blood tests": table(
             ("Test", "Cause", "Median, severity 0", "Median, severity 1", "SD of the logarithm"),
             [
                 (
@@ -125,11 +125,6 @@ def tables() -> dict[str, str]:
     }
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)
-
-
 def _span(span: tuple[float, float] | None) -> str:
     return "" if span is None else f"{span[0]:g} to {span[1]:g}"
 
@@ -142,25 +137,12 @@ def _fixed(family: StemFamily | CupFamily) -> str:
     return "cemented" if family.cemented else "cementless"
 
 
-def write_tables(page: Path) -> None:
-    """Replaces what stands between the markers of a page by the tables of the code."""
-    text = page.read_text()
-    for name, table in tables().items():
-        start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-        before, _, rest = text.partition(start)
-        _, marker, after = rest.partition(end)
-        if not marker:
-            raise SystemExit(f"{page} has no place for the table of {name}")
-        text = before + start + table + "\n" + end + after
-    page.write_text(text)
-
-
 def main() -> None:
     """Draws the contact sheet and rewrites the tables."""
     target = DOCS / "pictures" / "simulation.png"
     target.parent.mkdir(exist_ok=True)
     cv2.imwrite(str(target), contact_sheet(), [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    write_tables(DOCS / "simulation.md")
+    write_tables(DOCS / "simulation.md", tables())
     print(f"{target}: {target.stat().st_size // 1000} kB")
 
 

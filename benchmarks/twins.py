@@ -24,6 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import bootstrap
+from benchmarks.accuracy import named
 from benchmarks.provenance import made_here, write
 from hipnet_edge import Predictor, Radiograph, Study
 from hipnet_edge.prediction import Prediction
@@ -124,11 +125,11 @@ def main(bundle: Path, site: str, n: int, seed: int, pixel_spacing_mm: float, ou
     planned = plan(Site(site), n, seed, causes=CAUSES)
     with Predictor(bundle) as predictor:
         result = compare(predictor, planned, pixel_spacing_mm)
-        digest = predictor.bundle.digest
+        read_by = named(predictor.bundle, predictor.provenance.variant)
     report = {
         "simulated": True,
         **made_here("numpy", "onnxruntime"),
-        "bundle_digest": digest,
+        "bundle": read_by,
         "site": site,
         "seed": seed,
         "pixel_spacing_mm": pixel_spacing_mm,

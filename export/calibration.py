@@ -22,7 +22,6 @@ from hipnet_edge.vocabulary import CAUSES
 
 Array = NDArray[Any]
 
-SPECIFICITY = 0.95
 COVERAGE = 0.9
 FALSE_ALARMS = 0.015
 """Part of the validation studies that novelty flags; a site with other detectors gives more."""
@@ -35,21 +34,27 @@ def fit_temperatures(logits: Tensor, causes: Tensor) -> list[float]:
 
     Each backbone's own temperature comes first; their mean is then less sure than it should be
     (backbones err differently), so one factor common to all is fitted to the fused probabilities.
+    N right answers out of N do not make the next one certain: by the rule of succession each
+    study's truth counts as probable, not as sure, or studies that are all told apart would drive
+    every probability to 0 or 1 (the targets of Platt, Advances in large margin classifiers, 1999,
+    for more than two classes).
 
     Args:
         logits: float32 [4, N, 5] on validation studies.
         causes: int64 [N].
     """
+    n, k = logits.shape[1:]
+    truth = (functional.one_hot(causes, k) * n + 1.0) / (n + k)
 
-    def fused_nll(factor: float, base: Tensor) -> Tensor:
+    def fused_loss(factor: float, base: Tensor) -> Tensor:
         members = torch.softmax(logits / (base * factor)[:, None, None], dim=2)
-        return functional.nll_loss(torch.log(members.mean(0).clamp_min(1e-12)), causes)
+        return -(truth * torch.log(members.mean(0).clamp_min(1e-12))).sum(1).mean()
 
-    def own_nll(member: Tensor) -> Callable[[float], Tensor]:
-        return lambda temperature: functional.cross_entropy(member / temperature, causes)
+    def own_loss(member: Tensor) -> Callable[[float], Tensor]:
+        return lambda temperature: functional.cross_entropy(member / temperature, truth)
 
-    own = torch.tensor([_minimum(own_nll(member)) for member in logits])
-    common = _minimum(lambda factor: fused_nll(factor, own))
+    own = torch.tensor([_minimum(own_loss(member)) for member in logits])
+    common = _minimum(lambda factor: fused_loss(factor, own))
     return [float(t) for t in own * common]
 
 
@@ -81,13 +86,31 @@ def conformal_threshold(probabilities: Array, causes: Array, coverage: float = C
 
 
 def cause_thresholds(probabilities: Array, causes: Array) -> dict[str, float]:
-    """For each cause the probability that at most 5 % of the studies of other causes reach."""
+    """For each cause the probability from which to say yes.
+
+    Where sensitivity and specificity together are best (Youden, Cancer 1950); halfway on the
+    logit scale down to the next probability that occurs.
+
+    Args:
+        probabilities: [N, 5] on studies that no temperature was fitted to.
+        causes: [N], every cause among them.
+    """
     found = {}
     for k, cause in enumerate(CAUSES):
-        others = probabilities[causes != k, k]
-        edge = np.quantile(others, SPECIFICITY, method="higher")
-        found[cause.value] = float(min(np.nextafter(edge, np.float32(2.0)), 1.0))
+        p, true = probabilities[:, k].astype(np.float64), causes == k
+        edges = np.unique(p)
+        at_least = p >= edges[:, None]
+        index = at_least[:, true].mean(axis=1) - at_least[:, ~true].mean(axis=1)
+        best = int(index.argmax())
+        below = edges[best - 1] if best else edges[best]
+        found[cause.value] = _halfway(below, edges[best])
     return found
+
+
+def _halfway(low: float, high: float) -> float:
+    """The probability halfway between two on the logit scale."""
+    edges = np.clip([low, high], 1e-12, 1.0 - 1e-12)
+    return float(1.0 / (1.0 + np.exp(-np.mean(np.log(edges / (1.0 - edges))))))
 
 
 def fit_sign_of_failure(maps: Array, causes: Array) -> dict[str, float] | None:
@@ -124,6 +147,7 @@ def novelty_threshold(novelty: Array) -> float:
     """The score that `FALSE_ALARMS` of the validation studies exceed.
 
     Args:
-        novelty: [N], of failed and sound prostheses alike.
+        novelty: [N], of failed and sound prostheses alike, by statistics that did not meet the
+            family of their implant.
     """
     return float(np.quantile(novelty, 1.0 - FALSE_ALARMS))

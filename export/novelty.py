@@ -113,3 +113,37 @@ class Novelty(nn.Module):
         """The score of B studies."""
         found = [distance(pooled(f)) for distance, f in zip(self.distances, features, strict=True)]
         return torch.stack(found).mean(0)
+
+
+def fit_novelty(vectors: Sequence[Array]) -> Novelty:
+    """The statistics of novelty from each backbone's vectors [N, P] of training studies."""
+    return Novelty([Distance.fit(one) for one in vectors])
+
+
+@torch.no_grad()
+def novelty_if_unseen(
+    fitted_on: Sequence[Array], families: Array, vectors: Sequence[Array], own: Array
+) -> Array:
+    """The score of each study by statistics that never met its implant's family.
+
+    An implant nobody trained on is a common patient, not a stranger; how far such a one lies from
+    the rest is what a limit must allow for.
+
+    Args:
+        fitted_on: each backbone's vectors [N, P] of training studies.
+        families: [N], their implants' families.
+        vectors: each backbone's vectors [M, P] of other studies.
+        own: [M], their implants' families.
+    """
+    scores = np.empty(len(own))
+    for family in np.unique(own):
+        others, these = families != family, own == family
+        # Without any other family there is nothing to be measured by but all of them.
+        kept = others if others.any() else np.ones_like(others)
+        distances = fit_novelty([one[kept] for one in fitted_on]).distances
+        found = [
+            distance(torch.from_numpy(one[these]))
+            for distance, one in zip(distances, vectors, strict=True)
+        ]
+        scores[these] = torch.stack(found).mean(0).numpy()
+    return scores

@@ -6,9 +6,10 @@
 
 The backbones are frozen ONNX files that keep the contract of `export.backbones`; the members of a
 training run are brought to that form first. The map head and the statistics of novelty learn from
-augmented training studies. One half of the validation studies sets the temperatures, the other
-the thresholds and the conformal set; all of them set the limits of novelty and of the sign of
-failure. Writes the backbones, `tail.pt` and `refit.json`, which `export.to_onnx` reads.
+augmented training studies. One half of the validation studies, as they are and augmented, sets the
+temperatures, the other half the thresholds and the conformal set; all of them set the limits of
+novelty (by statistics without the family of each study's own stem) and of the sign of failure.
+Writes the backbones, `tail.pt` and `refit.json`, which `export.to_onnx` reads.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from export.backbones import Backbone, export_member, open_backbones
 from export.cohort import Cohort
 from export.features import Answers, ask
 from export.network import MAP_STRIDE, MEMBERS, deploy
-from export.novelty import Distance, Novelty, pooled
+from export.novelty import fit_novelty, novelty_if_unseen, pooled
 from export.tail import Fusion, MapHead, NetworkOutputs, Tail
 from export.train import load_member, map_loss, map_target
 from hipnet_edge.preprocessing import InputSpec
@@ -98,10 +99,10 @@ def _head_loss(logits: Tensor, occupancy: Tensor, causes: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def fit_novelty(answers: Answers) -> Novelty:
-    """The statistics of novelty from (augmented) training studies."""
+def pooled_vectors(answers: Answers) -> list[Array]:
+    """What novelty measures, of each backbone: vectors [N, P]."""
     vectors = [[pooled(f).numpy() for f in features] for _, features in answers.batches()]
-    return Novelty([Distance.fit(np.concatenate(one)) for one in zip(*vectors, strict=True)])
+    return [np.concatenate(one) for one in zip(*vectors, strict=True)]
 
 
 @torch.no_grad()
@@ -126,26 +127,38 @@ class Fitted:
 
 
 def fit(
-    train: Answers, validation: Answers, varied: Answers, steps: int, names: Sequence[str]
+    train: Answers,
+    validation: Answers,
+    varied: Answers,
+    steps: int,
+    names: Sequence[str],
+    implants: tuple[Array, Array],
 ) -> Fitted:
     """Fit everything.
 
     Args:
         train: augmented training studies.
         validation: validation studies as they are.
-        varied: the same, augmented: how far novelty goes where exposure and noise differ.
+        varied: the same, augmented: how sure to be, and how far novelty goes, where exposure and
+            noise differ.
         steps: of the map head.
         names: of the backbones.
+        implants: families of the training studies' implants and of the validation studies'.
     """
     failed = validation.causes >= 0
     first, second = (np.flatnonzero(failed)[part::2] for part in (0, 1))
+    both = [torch.from_numpy(answers.logits[:, first]) for answers in (validation, varied)]
     temperatures = calibration.fit_temperatures(
-        torch.from_numpy(validation.logits[:, first]), torch.from_numpy(validation.causes[first])
+        torch.cat(both, dim=1), torch.from_numpy(np.tile(validation.causes[first], 2))
     )
     fusion = Fusion(temperatures, [1.0 / len(names)] * len(names))
-    tail = Tail(fit_map_head(train, steps), fusion, fit_novelty(train)).eval()
+    vectors = pooled_vectors(train)
+    tail = Tail(fit_map_head(train, steps), fusion, fit_novelty(vectors)).eval()
     found = run_tail(tail, validation)
-    strange = np.concatenate([found["novelty"], run_tail(tail, varied)["novelty"]])
+    unseen = [
+        novelty_if_unseen(vectors, implants[0], pooled_vectors(answers), implants[1])
+        for answers in (validation, varied)
+    ]
     probabilities, causes = found["probabilities"], validation.causes
     decision = {
         "thresholds": calibration.cause_thresholds(probabilities[second], causes[second]),
@@ -153,7 +166,7 @@ def fit(
             "coverage": calibration.COVERAGE,
             "threshold": calibration.conformal_threshold(probabilities[second], causes[second]),
         },
-        "novelty": {"threshold": calibration.novelty_threshold(strange)},
+        "novelty": {"threshold": calibration.novelty_threshold(np.concatenate(unseen))},
         "sign_of_failure": calibration.fit_sign_of_failure(found["maps"], causes),
     }
     metrics = {
@@ -234,6 +247,7 @@ def refit(
             ask(backbones, validation, cache / "varied", augmented=True, threads=threads, seed=2),
             steps,
             [backbone.name for backbone in backbones],
+            (_implants(train), _implants(validation)),
         )
     folder = out / BACKBONE_FOLDER
     shutil.rmtree(folder, ignore_errors=True)
@@ -253,6 +267,11 @@ def refit(
     }
     (out / REPORT_FILE).write_text(json.dumps(report, indent=1) + "\n")
     return report
+
+
+def _implants(cohort: Cohort) -> Array:
+    """The families of the implants [N], where the table has them; else one family is all."""
+    return cohort.table.get("stem", np.full(len(cohort), "")).astype(str)
 
 
 def _simulated(cohort: Cohort) -> bool:

@@ -288,7 +288,8 @@ def train_member(
 ) -> dict[str, float]:
     """Train, or finish training, one member; gives its last figures.
 
-    Writes `out/<member>/checkpoint.pt` and a line of `out/<member>/metrics.jsonl` each epoch.
+    Writes `out/<member>/checkpoint.pt` and a line of `out/<member>/metrics.jsonl` each epoch;
+    of the epochs with windows only the last is measured on whole films.
     """
     directory = out / settings.member
     directory.mkdir(parents=True, exist_ok=True)
@@ -308,7 +309,10 @@ def train_member(
         for batch in bar:
             losses.append(trainer.step(batch, decide=stage != "windows"))
             bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}", refresh=False)
-        figures = {"loss": float(np.mean(losses)), **trainer.measure(validation, stage == "half")}
+        figures = {"loss": float(np.mean(losses))}
+        # While windows are learned nothing decides yet, and whole films take long to measure.
+        if stage != "windows" or settings.stage(epoch + 1) != stage:
+            figures.update(trainer.measure(validation, stage == "half"))
         trainer.save(checkpoint, epoch + 1)
         line: dict[str, object] = {"epoch": epoch + 1, "stage": stage}
         line.update({key: round(value, 4) for key, value in figures.items()})
@@ -331,6 +335,7 @@ def load_member(out: Path, name: str) -> Member:
 @click.option("--validation", type=click.Path(path_type=Path), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Outside git.")
 @click.option("--member", type=click.Choice(MEMBERS), multiple=True, help="Default: all four.")
+@click.option("--whole", is_flag=True, help="Whole films, of cohorts made with --whole.")
 @click.option("--epochs-half", default=0, show_default=True)
 @click.option("--epochs-windows", default=12, show_default=True)
 @click.option("--epochs-full", default=2, show_default=True)
@@ -344,6 +349,7 @@ def main(
     validation: Path,
     out: Path,
     member: tuple[str, ...],
+    whole: bool,
     threads: int | None,
     compiled: bool,
     **settings: Any,
@@ -352,7 +358,7 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     try:
-        data, held_out = Cohort.load(train_directory), Cohort.load(validation)
+        data, held_out = (Cohort.load(path, whole) for path in (train_directory, validation))
         for name in member or MEMBERS:
             train_member(data, held_out, out, Settings(member=name, **settings), compiled)
     except (FileNotFoundError, ValueError) as error:

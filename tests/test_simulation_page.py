@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 
+from benchmarks.page_tables import between
 from benchmarks.simulation_pictures import SHOWN, TILE, tables, tile
 from hipnet_edge.simulation import simulate_study
 from hipnet_edge.simulation.cohort import COLUMNS
@@ -17,15 +18,9 @@ DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "simulation.md").read_text(encoding="utf-8")
 
 
-def between(name: str) -> str:
-    found = re.search(f"<!-- {name} -->\\n(.*?)<!-- end of {name} -->", PAGE, re.DOTALL)
-    assert found, name
-    return found[1]
-
-
 def test_the_tables_are_those_of_the_code():
     for name, table in tables().items():
-        assert between(name).strip() == table, name
+        assert between(PAGE, name).strip() == table, name
 
 
 def test_every_column_of_a_cohort_is_explained():

@@ -6,6 +6,7 @@ pytest.importorskip("torch", reason="torch (the export extra) is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn (the export extra) is not installed")
 
 import numpy as np
+import torch
 
 from export import calibration
 from hipnet_edge.decision import Decision, SignOfFailure
@@ -34,13 +35,33 @@ def test_too_few_studies_leave_every_cause_plausible() -> None:
     assert calibration.conformal_threshold(*drawn(8, 0)) == 1.0
 
 
-def test_thresholds_keep_the_specificity() -> None:
+def test_thresholds_make_sensitivity_and_specificity_together_best() -> None:
     p, causes = drawn(3000, 2)
     found = calibration.cause_thresholds(p, causes)
-    for k, cause in enumerate(CAUSES):
-        specificity = (p[causes != k, k] < found[cause.value]).mean()
-        assert 0.95 <= specificity < 0.96
     assert set(found) == {cause.value for cause in Cause}
+    for k, cause in enumerate(CAUSES):
+
+        def index(limit: float, k: int = k) -> float:
+            called = p[:, k] >= limit
+            return float(called[causes == k].mean() - called[causes != k].mean())
+
+        assert index(found[cause.value]) == max(index(limit) for limit in p[:, k])
+
+
+def test_where_studies_are_told_apart_the_threshold_lies_between_them() -> None:
+    p, causes = np.full((10, 5), 0.05), np.arange(10) % 5
+    p[np.arange(10), causes] = 0.8
+    between = 1.0 / (1.0 + np.sqrt((0.95 / 0.05) * (0.2 / 0.8)))
+    found = calibration.cause_thresholds(p, causes)
+    assert list(found.values()) == pytest.approx([between] * 5)
+
+
+def test_studies_that_are_all_told_apart_do_not_make_the_next_one_certain() -> None:
+    causes = torch.arange(200) % 5
+    logits = torch.nn.functional.one_hot(causes, 5).float() * 30.0
+    temperatures = calibration.fit_temperatures(torch.stack([logits] * 4), causes)
+    p = (logits / temperatures[0]).softmax(1).amax(1)
+    assert p.numpy() == pytest.approx(201 / 205, abs=1e-3)
 
 
 def peaks(n: int, centre: float, seed: int) -> np.ndarray:

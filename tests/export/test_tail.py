@@ -12,7 +12,7 @@ from made_networks import make_tail
 from torch import nn
 
 from export.network import deploy
-from export.novelty import Distance, pooled
+from export.novelty import Distance, fit_novelty, novelty_if_unseen, pooled
 from export.tail import Fusion, Tail
 
 CHANNELS = (6, 8, 5, 7)
@@ -88,3 +88,25 @@ def test_views_are_told_apart() -> None:
     torch.testing.assert_close(
         spread, features.std((3, 4), correction=0).flatten(1), atol=1e-4, rtol=1e-3
     )
+
+
+def test_an_implant_that_was_left_out_of_the_statistics_lies_further_away():
+    random = np.random.default_rng(5)
+    families = np.repeat(["a", "b", "c"], 60)
+    apart = {"a": 0.0, "b": 0.0, "c": 6.0}
+    vectors = random.normal(size=(180, 12)).astype(np.float32)
+    vectors[:, 3] += [apart[family] for family in families]
+    with torch.no_grad():
+        met = fit_novelty([vectors]).distances[0](torch.from_numpy(vectors)).numpy()
+    unseen = novelty_if_unseen([vectors], families, [vectors], families)
+    assert np.median(unseen[families == "c"]) > 2 * np.median(met[families == "c"])
+    # Those that differ from the rest in nothing stay where they were.
+    assert np.median(unseen[families == "a"]) < 1.5 * np.median(met[families == "a"])
+
+
+def test_without_another_family_all_studies_are_what_there_is_to_measure_by():
+    vectors = np.random.default_rng(6).normal(size=(50, 8)).astype(np.float32)
+    one = np.full(50, "")
+    with torch.no_grad():
+        met = fit_novelty([vectors]).distances[0](torch.from_numpy(vectors)).numpy()
+    assert novelty_if_unseen([vectors], one, [vectors], one) == pytest.approx(met)
