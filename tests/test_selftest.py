@@ -129,10 +129,6 @@ def test_a_damaged_selftest_is_refused(tmp_path, content):
 @pytest.mark.skipif(
     not Bundle.reference_path().is_dir(), reason="engines/reference is not in this checkout"
 )
-@pytest.mark.xfail(
-    strict=True,
-    reason="bundle 1 keeps answers about studies of the first simulation, which is gone",
-)
 def test_the_reference_bundle_answers_as_when_it_was_made():
     with Predictor.reference() as predictor:
         report = selftest(predictor)
