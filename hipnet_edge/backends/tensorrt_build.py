@@ -253,7 +253,7 @@ def _choose_capabilities(
 
 
 def _monitor(trt: Any, progress: Progress) -> Any:
-    """What TensorRT tells of its phases, as lines of text, at most one a second."""
+    """What TensorRT tells of its phases, as lines of text: the first at once, then one a second."""
     base = trt.IProgressMonitor
     started = time.perf_counter()
 
@@ -261,7 +261,7 @@ def _monitor(trt: Any, progress: Progress) -> Any:
         def __init__(self) -> None:
             base.__init__(self)
             self._steps: dict[str, int] = {}
-            self._said = started
+            self._said = started - 1.0
 
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
             """A phase of so many steps begins."""
