@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from benchmarks import bootstrap, cause_figures, map_figures, risk_figures, smallest_sign
 from benchmarks.outcome import Outcome, infer_cohort, outcome, remembered
-from benchmarks.provenance import made_here, write
 from benchmarks.view_comparison import pooled_features, view_comparison
 from export.cohort import SOUND, Cohort
+from export.provenance import made_here, write
 from hipnet_edge.backends import Choice, choose_backend
 from hipnet_edge.bundle import Bundle
 from hipnet_edge.errors import HipNetError

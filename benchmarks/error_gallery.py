@@ -20,9 +20,9 @@ from scipy.stats import fisher_exact
 from benchmarks.accuracy import answer, named
 from benchmarks.cause_figures import subgroups
 from benchmarks.outcome import Outcome
-from benchmarks.provenance import made_here, write
 from export.cohort import Cohort
 from export.evaluate import DISEASED_CELL
+from export.provenance import made_here, write
 from hipnet_edge.backends import choose_backend
 from hipnet_edge.bundle import Bundle
 from hipnet_edge.errors import HipNetError

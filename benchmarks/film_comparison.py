@@ -22,7 +22,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.data import get_testdata_file
 
-from benchmarks.provenance import made_here, write
+from export.provenance import made_here, write
 from hipnet_edge import Radiograph
 from hipnet_edge.collimation import find_collimation
 from hipnet_edge.simulation import simulate_study

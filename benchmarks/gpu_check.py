@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.gpu_latency import RUNS, of_backend
-from benchmarks.provenance import made_here, write
 from export.build_engines import build_engines
 from export.cohort import Cohort
+from export.provenance import made_here, write
 from hipnet_edge.backends import Backend, Outputs, choose_backend
 from hipnet_edge.backends.device import open_device
 from hipnet_edge.backends.plan_cache import PlanCache

@@ -29,8 +29,8 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.provenance import made_here, write
 from export.cohort import SOUND, Cohort
+from export.provenance import made_here, write
 from hipnet_edge.vocabulary import CAUSES, Cause
 
 Array = NDArray[Any]

@@ -28,9 +28,9 @@ from benchmarks import bootstrap
 from benchmarks.accuracy import answer, named
 from benchmarks.bootstrap import with_interval
 from benchmarks.outcome import Outcome
-from benchmarks.provenance import made_here, write
 from benchmarks.strangers import MADE, WRONGLY_HELD, Pair, stored
 from export.cohort import Cohort
+from export.provenance import made_here, write
 from hipnet_edge import Predictor
 from hipnet_edge.backends import choose_backend
 from hipnet_edge.bundle import Bundle

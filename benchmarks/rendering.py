@@ -16,7 +16,7 @@ from statistics import median
 import click
 import cv2
 
-from benchmarks.provenance import made_here, write
+from export.provenance import made_here, write
 from hipnet_edge.simulation import simulate_study
 from hipnet_edge.simulation.dimensions import Site
 from hipnet_edge.vocabulary import CAUSES

@@ -24,9 +24,9 @@ from tqdm import tqdm
 from benchmarks import bootstrap
 from benchmarks.bootstrap import with_interval
 from benchmarks.cause_figures import auc_by_cause
-from benchmarks.provenance import made_here, write
 from benchmarks.smallest_sign import SIGNS
 from export.cohort import SOUND, Cohort
+from export.provenance import made_here, write
 from hipnet_edge.vocabulary import CAUSES, VIEWS
 
 if TYPE_CHECKING:

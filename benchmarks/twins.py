@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from benchmarks import bootstrap
 from benchmarks.accuracy import named
-from benchmarks.provenance import made_here, write
+from export.provenance import made_here, write
 from hipnet_edge import Predictor, Radiograph, Study
 from hipnet_edge.prediction import Prediction
 from hipnet_edge.simulation.cohort import PlannedStudy, plan

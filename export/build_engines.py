@@ -12,7 +12,6 @@ from now on. With TensorRT-RTX no GPU is needed for any of it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import onnx
 from tqdm import tqdm
 
 from export.parts import cut
+from export.provenance import made_here, write
 from hipnet_edge.backends.build_log import PRECISION_OF_VARIANT
 from hipnet_edge.backends.device import open_device
 from hipnet_edge.backends.plan_cache import PlanCache, PlanKey
@@ -176,9 +176,7 @@ def _build(
 @click.option("--workspace-mib", type=click.IntRange(min=1), help="Memory a layer may use.")
 @click.option("--max-aux-streams", type=click.IntRange(0, 64), help="Streams beside the first.")
 @click.option("--hardware", type=click.Choice(HARDWARE), default="none", show_default=True)
-@click.option(
-    "--dla-core", type=click.IntRange(0, 1), help="Jetson AGX Orin; not with TensorRT 11."
-)
+@click.option("--dla-core", type=click.IntRange(0, 1), help="Jetson AGX Orin.")
 @click.option("--keep-options", is_flag=True, help="This device builds so from now on.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write the report as JSON.")
 def main(
@@ -203,8 +201,7 @@ def main(
     except (HipNetError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     if report is not None:
-        report.parent.mkdir(parents=True, exist_ok=True)
-        report.write_text(json.dumps(made, indent=1) + "\n")
+        write({**made, **made_here()}, report)
     print(precision_table(made))
     print(f"Plans: {cache.folder}")
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ from export.gate_figures import (
     exceeded,
     flipped,
 )
+from export.provenance import made_here, today, write
 from hipnet_edge.backends import (
     Backend,
     Choice,
@@ -50,7 +50,6 @@ from hipnet_edge.backends.plan_cache import PlanCache
 from hipnet_edge.bundle import Bundle
 from hipnet_edge.decision import Decision
 from hipnet_edge.errors import EngineUnusable, HipNetError
-from hipnet_edge.machine import examine
 from hipnet_edge.verdict import REFERENCE, Gate, Limits, Verdict
 from hipnet_edge.vocabulary import CAUSES
 
@@ -171,7 +170,7 @@ def verdict_of(report: dict[str, Any], variant: str, backend: str, engine: Ident
         device=engine.device,
         passed=report["passed"],
         studies=report["studies"],
-        date=_today(),
+        date=today(),
     )
 
 
@@ -219,8 +218,7 @@ def run_gate(
             "version": reference_engine.version,
         },
         "cohort": {**cohort.index, "by_cause": _by_cause(cohort)},
-        "date": _today(),
-        "machine": examine().to_dict(),
+        **made_here(),
     }
     return report, reference, candidate
 
@@ -228,10 +226,6 @@ def run_gate(
 def _by_cause(cohort: Cohort) -> dict[str, int]:
     known = {cause.value: int((cohort.causes == k).sum()) for k, cause in enumerate(CAUSES)}
     return {**known, "sound": int((cohort.causes == SOUND).sum())}
-
-
-def _today() -> str:
-    return datetime.now(timezone.utc).strftime("%Y-%m-%d")
 
 
 def _simulate(n: int, folder: Path) -> Cohort:
@@ -304,8 +298,7 @@ def main(
             choice.backend.close()
     except (HipNetError, FileNotFoundError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + "\n")
+    write(report, out)
     if page is not None:
         from export.gate_page import draw
 

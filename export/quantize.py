@@ -14,7 +14,6 @@ they are rehearsed in ONNX Runtime.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from export.bias_correction import corrected
 from export.bundle import add_variants
 from export.cohort import Cohort
 from export.gate import REHEARSAL, verdict_of
+from export.provenance import made_here, write
 from export.ranges import METHODS, Ranges, observe, ranges_by
 from export.sensitivity import Found, Recipe, Trials, best_method, search
 from hipnet_edge.backends import OnnxRuntimeBackend
@@ -192,6 +192,7 @@ def quantize_bundle(
             name: {"bytes": len(files[name]), "nodes": len(one.model.graph.node), **one.report}
             for name, one in made.items()
         },
+        **made_here("onnx", "onnxruntime"),
     }
 
 
@@ -239,8 +240,7 @@ def main(
         )
     except (HipNetError, FileNotFoundError, FileExistsError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    report.parent.mkdir(parents=True, exist_ok=True)
-    report.write_text(json.dumps(made, indent=1) + "\n")
+    write(made, report)
     for name, one in made["variants"].items():
         restored = one.get("restored_layers")
         said = "" if restored is None else f", restored: {', '.join(restored) or 'none'}"

@@ -153,7 +153,6 @@ def test_tensorrt_builds_every_convolution_in_the_precision_of_the_variant(
     quantised: Quantised, tmp_path: Path, variant: str, kind: str
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
-    pytest.importorskip("polygraphy", reason="polygraphy is not installed")
     from export.build_engines import build_engines
 
     report = build_engines(

@@ -20,13 +20,18 @@ def made_here(*packages: str) -> dict[str, Any]:
         packages: names of distributions that shape the figures, beside this one.
     """
     return {
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "date": today(),
         "versions": {
             "hipnet-edge": hipnet_edge.__version__,
             **{name: version(name) for name in packages},
         },
         "machine": examine().to_dict(),
     }
+
+
+def today() -> str:
+    """The date in UTC, such as 2026-01-31."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%d")
 
 
 def write(report: Mapping[str, Any], out: Path) -> None:
