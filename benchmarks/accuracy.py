@@ -149,8 +149,8 @@ def about(bundle: Bundle, choice: Choice, cohort: Cohort) -> dict[str, Any]:
 @click.option("--keep", type=click.Path(path_type=Path), help="Where answers are kept.")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--picture", type=click.Path(path_type=Path), default=PICTURE, show_default=True)
-@click.option("--backend", default="auto", show_default=True)
-@click.option("--precision", default="auto", show_default=True)
+@click.option("--backend", default="onnxruntime", show_default=True)
+@click.option("--precision", default="fp32", show_default=True)
 def main(
     bundle: Path | None,
     directory: Path,

@@ -275,7 +275,7 @@ def main(
     try:
         model = Bundle.load(bundle) if bundle else Bundle.reference()
         cohort = Cohort.load(directory)
-        choice = choose_backend(model)
+        choice = choose_backend(model, "onnxruntime", "fp32")
         measured = answer(model, choice, cohort, keep and keep / "answers.npz")
         choice.backend.close()
     except (HipNetError, FileNotFoundError, ValueError) as error:

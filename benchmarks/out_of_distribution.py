@@ -247,10 +247,10 @@ def main(
     try:
         model = Bundle.load(bundle) if bundle else Bundle.reference()
         cohort = Cohort.load(directory)
-        choice = choose_backend(model)
+        choice = choose_backend(model, "onnxruntime", "fp32")
         known = answer(model, choice, cohort, keep and keep / "answers.npz")
         choice.backend.close()
-        with Predictor(model) as predictor:
+        with Predictor(model, backend="onnxruntime", precision="fp32") as predictor:
             figures = measure(predictor, known, n, pixel_spacing_mm)
             engine = predictor.backend.name
     except (HipNetError, FileNotFoundError, ValueError) as error:

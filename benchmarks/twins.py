@@ -123,7 +123,7 @@ def _figures(ways: list[dict[str, bool]], signs: list[tuple[float, float]]) -> d
 def main(bundle: Path, site: str, n: int, seed: int, pixel_spacing_mm: float, out: Path) -> None:
     """Compare, write, and fail if a pixel differs where none may."""
     planned = plan(Site(site), n, seed, causes=CAUSES)
-    with Predictor(bundle) as predictor:
+    with Predictor(bundle, backend="onnxruntime", precision="fp32") as predictor:
         result = compare(predictor, planned, pixel_spacing_mm)
         read_by = named(predictor.bundle, predictor.provenance.variant)
     report = {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper, shape_inference, version_converter
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ OPSET = 20
 """The newest that TensorRT 10.3 reads; ONNX Runtime reads it since 1.17."""
 IR_VERSION = 10
 """ONNX Runtime 1.23, the last for Python 3.10, and TensorRT 10 read no newer container."""
+
+_WORTH_A_CAST = 1024
+"""Smaller weights are not worth a node."""
 
 
 def from_torch(
@@ -106,6 +110,37 @@ def rename(graph: onnx.GraphProto, new_name: Callable[[str], str]) -> None:
         item.name = new_name(item.name)
 
 
+def store_in_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The network with its large weights stored in half precision: a file of half the size.
+
+    What is computed, and in which precision, stays: a cast stands between each of these weights
+    and what reads it, which engines do once when they load. The weights are rounded to 11 bits.
+    Weights too large or too small for that stay as they are.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph, casts = result.graph, []
+    for tensor in graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < _WORTH_A_CAST or not _fits_half(values):
+            continue
+        name, stored = tensor.name, f"{tensor.name}/stored"
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), stored))
+        to = onnx.TensorProto.FLOAT
+        casts.append(helper.make_node("Cast", [stored], [name], f"{stored}/Cast", to=to))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def _fits_half(values: NDArray[np.float32]) -> bool:
+    """Whether half precision holds every value, and the largest with all its digits."""
+    half, largest = np.finfo(np.float16), np.abs(values).max()
+    return bool(np.isfinite(largest) and 1e3 * half.smallest_normal < largest <= half.max)
+
+
 def parameter_count(model: onnx.ModelProto) -> int:
     """Floating-point numbers in the initializers."""
     return sum(
@@ -121,11 +156,11 @@ def multiply_accumulates(model: onnx.ModelProto) -> int:
         value.name: [max(dim.dim_value, 1) for dim in value.type.tensor_type.shape.dim]
         for value in shape_inference.infer_shapes(model, data_prop=True).graph.value_info
     }
-    kernels = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    shapes.update({tensor.name: list(tensor.dims) for tensor in model.graph.initializer})
     return sum(
-        int(np.prod(shapes[node.output[0]])) * int(np.prod(kernels[node.input[1]][1:]))
+        int(np.prod(shapes[node.output[0]])) * int(np.prod(shapes[node.input[1]][1:]))
         for node in model.graph.node
-        if node.op_type == "Conv" and node.input[1] in kernels
+        if node.op_type == "Conv"
     )
 
 

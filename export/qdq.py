@@ -1,9 +1,10 @@
 """Explicit quantisation for TensorRT: pairs of QuantizeLinear and DequantizeLinear in the graph.
 
 TensorRT fuses such pairs into INT8 layers by where they stand, and wants them so: int8 symmetric
-(zero point 0) throughout; a pair before each input of a convolution; weights with a scale for each
-output channel; outputs and biases left alone; of an addition that follows a convolution, a pair on
-the other summand only, so that convolution, addition and ReLU become one layer.
+(zero point 0) throughout; a pair before the activation that a convolution reads; weights with a
+scale for each output channel, which are stored as int8 and need the second of the pair alone;
+outputs and biases left alone; of an addition that follows a convolution, a pair on the other
+summand only, so that convolution, addition and ReLU become one layer.
 
 Source: NVIDIA, Working with quantized types (TensorRT documentation), explicit quantization.
 """
@@ -24,7 +25,6 @@ CONVOLUTIONS = ("Conv", "ConvTranspose")
 LEVELS = 127
 SMALLEST_SCALE = 2.0**-18
 """A scale below this would be 0 in half precision; weights so small say nothing."""
-_ZERO = "int8_zero"
 
 
 def scale_for(largest: Any) -> NDArray[np.float32]:
@@ -70,14 +70,13 @@ class _Insertion:
     def __init__(self, graph: onnx.GraphProto, ranges: Ranges) -> None:
         self._graph = graph
         self._ranges = ranges
-        self._weights = {tensor.name: tensor for tensor in graph.initializer}
+        self._constants = {tensor.name: tensor for tensor in graph.initializer}
         self._place = {name: i for i, node in enumerate(graph.node) for name in node.output}
         self._nodes: list[onnx.NodeProto] = []
-        self._pairs: dict[tuple[str, int | None], str] = {}
+        self._made: dict[str, str] = {}
 
     def run(self, layers: set[str]) -> None:
         graph = self._graph
-        graph.initializer.append(numpy_helper.from_array(np.array(0, np.int8), _ZERO))
         fused = {node.output[0] for node in graph.node if node.name in layers}
         for node in graph.node:
             if node.name in layers:
@@ -86,8 +85,11 @@ class _Insertion:
             elif node.op_type == "Add" and fused.intersection(node.input):
                 self._quantise_shortcut(node, fused)
             self._nodes.append(node)
-        del graph.node[:]
+        read = {name for node in self._nodes for name in node.input}
+        kept = [tensor for name, tensor in self._constants.items() if name in read]
+        del graph.node[:], graph.initializer[:]
         graph.node.extend(self._nodes)
+        graph.initializer.extend(kept)
 
     def _quantise_shortcut(self, node: onnx.NodeProto, fused: set[str]) -> None:
         """A pair on the summand that is not the convolution's own; of two such, on the earlier."""
@@ -99,37 +101,35 @@ class _Insertion:
                 node.input[i] = self._activation(name)
 
     def _activation(self, name: str) -> str:
-        low, high = self._ranges[name]
-        return self._pair(name, scale_for(max(abs(low), abs(high))), None)
+        """The quantised and dequantised form of an activation; one serves all that read it."""
+        if name not in self._made:
+            low, high = self._ranges[name]
+            step = self._constant(f"{name}/scale", scale_for(max(abs(low), abs(high))))
+            zero = self._constant("int8_zero", np.array(0, np.int8))
+            quantised, self._made[name] = f"{name}/q", f"{name}/dq"
+            self._node("QuantizeLinear", [name, step, zero], quantised)
+            self._node("DequantizeLinear", [quantised, step, zero], self._made[name])
+        return self._made[name]
 
     def _weight(self, name: str, axis: int) -> str:
-        values = numpy_helper.to_array(self._weights[name])
-        others = tuple(i for i in range(values.ndim) if i != axis)
-        return self._pair(name, scale_for(np.abs(values).max(axis=others)), axis)
+        """The dequantised form of a weight, which is stored in 8 bits."""
+        if name not in self._made:
+            values = numpy_helper.to_array(self._constants[name])
+            others = tuple(i for i in range(values.ndim) if i != axis)
+            scale = scale_for(np.abs(values).max(axis=others))
+            steps = np.round(values / np.expand_dims(scale, others)).clip(-LEVELS, LEVELS)
+            quantised = self._constant(f"{name}/q", steps.astype(np.int8))
+            step = self._constant(f"{name}/scale", scale)
+            zero = self._constant(f"{name}/zero", np.zeros(scale.shape, np.int8))
+            self._made[name] = f"{name}/dq"
+            self._node("DequantizeLinear", [quantised, step, zero], self._made[name], axis=axis)
+        return self._made[name]
 
-    def _pair(self, name: str, scale: NDArray[np.float32], axis: int | None) -> str:
-        """The dequantised form of a tensor; one pair serves all that read it."""
-        if (name, axis) in self._pairs:
-            return self._pairs[name, axis]
-        quantised, dequantised, step = (f"{name}/{part}" for part in ("q", "dq", "scale"))
-        zero = _ZERO
-        along: dict[str, Any] = {} if axis is None else {"axis": axis}
-        if axis is not None:
-            zero = f"{name}/zero"
-            zeros = np.zeros(scale.shape, np.int8)
-            self._graph.initializer.append(numpy_helper.from_array(zeros, zero))
-        self._graph.initializer.append(numpy_helper.from_array(scale, step))
-        self._nodes += [
-            helper.make_node(
-                "QuantizeLinear", [name, step, zero], [quantised], f"{quantised}/Q", **along
-            ),
-            helper.make_node(
-                "DequantizeLinear",
-                [quantised, step, zero],
-                [dequantised],
-                f"{dequantised}/DQ",
-                **along,
-            ),
-        ]
-        self._pairs[name, axis] = dequantised
-        return dequantised
+    def _constant(self, name: str, values: NDArray[Any]) -> str:
+        self._constants.setdefault(name, numpy_helper.from_array(values, name))
+        return name
+
+    def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> None:
+        self._nodes.append(
+            helper.make_node(kind, inputs, [output], f"{output}/{kind}", **attributes)
+        )

@@ -15,7 +15,7 @@ they are rehearsed in ONNX Runtime.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from export.bias_correction import corrected
 from export.bundle import add_variants
 from export.cohort import Cohort
 from export.gate import REHEARSAL, verdict_of
+from export.onnx_graph import store_in_half
 from export.provenance import made_here, write
 from export.ranges import METHODS, Ranges, observe, ranges_by
 from export.sensitivity import Found, Recipe, Trials, best_method, search
@@ -154,6 +155,7 @@ def quantize(
         variants.TRT_INT8: Made(variants.for_tensorrt(trt.model, names), trt_report),
         variants.TRT_FP16: Made(variants.for_tensorrt(prepared, names), {}),
     }
+    made = {name: replace(one, model=store_in_half(one.model)) for name, one in made.items()}
     for name in (variants.TRT_INT8, variants.TRT_FP16):
         disturbance = trials.disturbance(made[name].model, "float16")
         if not np.isfinite(disturbance):
