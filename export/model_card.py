@@ -21,6 +21,7 @@ import click
 
 from hipnet_edge.bundle import Bundle
 from hipnet_edge.errors import HipNetError
+from hipnet_edge.verdict import REFERENCE
 from hipnet_edge.vocabulary import CAUSES
 
 CARD_FILE = "MODEL_CARD.md"
@@ -46,6 +47,10 @@ not its own. None of its figures apply here, and none of these there.
 | Backbone | Family | Parameters | Temperature | Macro AUC alone, validation |
 |---|---|---|---|---|
 {backbones}
+
+## Variants
+
+{variants}
 
 ## Intended use
 
@@ -123,6 +128,7 @@ def model_card(
             f"| {found['member_macro_auc'][b['name']]} |"
             for b in manifest["backbones"]
         ),
+        variants=_variants(manifest),
         data=(_SIMULATED if simulated else _BROUGHT).format(
             studies=f"{train['n']:,}",
             sound=f"{train['sound']:,}",
@@ -138,6 +144,27 @@ def model_card(
         if simulated
         else "It does not know other hospitals, detectors and implants than those of the training.",
     )
+
+
+def _variants(manifest: Mapping[str, Any]) -> str:
+    """Every form of the network, how large its file is, and where the gate has passed it."""
+    passed: dict[str, list[str]] = {}
+    for verdict in manifest.get("gate", {}).get("verdicts", ()):
+        if verdict["passed"]:
+            passed.setdefault(verdict["variant"], []).append(
+                f"{verdict['backend']} {verdict['version']} on {verdict['device']} "
+                f"({verdict['studies']:,} studies, {verdict['date']})"
+            )
+    sizes = {name: file["bytes"] for name, file in manifest.get("files", {}).items()}
+    rows = []
+    for name, variant in manifest["variants"].items():
+        size = sizes.get(variant["file"])
+        where = "is what all others are compared with" if name == REFERENCE else "nowhere yet"
+        rows.append(
+            f"| `{name}` | {'-' if size is None else f'{size / 1e6:.1f} MB'} "
+            f"| {'; '.join(passed.get(name, [where]))} |"
+        )
+    return "\n".join(["| Variant | File | The gate has passed it on |", "|---|---|---|", *rows])
 
 
 def _words(key: str) -> str:
@@ -296,22 +323,16 @@ def _strangers(manifest: Mapping[str, Any], strangers: Mapping[str, Any] | None)
 
 
 def rewrite(bundle: Bundle, accuracy: Mapping[str, Any], strangers: Mapping[str, Any]) -> Bundle:
-    """Write the card of a bundle again, with measurements of it.
-
-    A new card gives the bundle a new digest; the manifest keeps the one it was measured under as
-    `training.measured_as`. Empty reports are left out.
+    """Write the card of a bundle again, with measurements of its reference; none if empty.
 
     Raises:
-        ValueError: a report is of another bundle.
+        ValueError: a report is of another network.
     """
     path = bundle.path / "manifest.json"
     manifest = json.loads(path.read_text())
-    before = manifest["training"].get("measured_as", bundle.digest)
     for report in (accuracy, strangers):
-        if report and report["bundle"]["digest"] not in (bundle.digest, before):
-            raise ValueError(f"the report is of bundle {report['bundle']['digest'][:12]}")
-        if report:
-            manifest["training"]["measured_as"] = report["bundle"]["digest"]
+        if report and report["bundle"]["network_sha256"] != bundle.network(REFERENCE):
+            raise ValueError(f"the report is of network {report['bundle']['network_sha256'][:12]}")
     card = model_card(manifest, accuracy or None, strangers or None).encode()
     (bundle.path / CARD_FILE).write_bytes(card)
     manifest["files"][CARD_FILE] = {

@@ -121,9 +121,7 @@ def selftest(predictor: Predictor) -> SelftestReport:
     answers = fields.child(info.variant if own else REFERENCE)
     limits = (manifest.gate or Gate()).limits
     allowed = TOLERANCE if own else limits.probability_change_p99
-    checks = [
-        _check_pattern(predictor, stored, allowed) for stored in answers.children("patterns")
-    ]
+    checks = [_check_pattern(predictor, stored, allowed) for stored in answers.children("patterns")]
     checks += [_check_study(predictor, stored, allowed) for stored in answers.children("studies")]
     return SelftestReport(
         bundle=manifest.name,

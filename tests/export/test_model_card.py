@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from small_bundle import small_decision, small_manifest, small_model
 from export.bundle import write_bundle
 from export.model_card import main, model_card
 from hipnet_edge.bundle import Bundle
+from hipnet_edge.verdict import Verdict
 from hipnet_edge.vocabulary import CAUSES
 
 
@@ -43,14 +45,14 @@ def interval(value: float) -> dict[str, Any]:
     return {"value": value, "ci95": [value - 0.01, value + 0.01]}
 
 
-def accuracy(digest: str) -> dict[str, Any]:
+def accuracy(network: str) -> dict[str, Any]:
     confusion = [
         [90 if i == j else 2 + 3 * (i == 1 and j == 0) for j in range(5)] for i in range(5)
     ]
     return {
         "what": "simulated studies",
         "date": "2026-01-02",
-        "bundle": {"name": "small", "digest": digest},
+        "bundle": {"name": "small", "network_sha256": network},
         "cohort": {"studies": 2000, "site": "shifted"},
         "figures": {
             "simulated_top1_accuracy": interval(0.8765),
@@ -91,6 +93,25 @@ def test_every_figure_is_one_of_the_files() -> None:
     assert set(told) <= known
 
 
+def test_a_variant_is_said_to_have_passed_only_where_the_gate_passed_it() -> None:
+    verdict = Verdict("cpu-int8", "onnxruntime", "1.2.3", "cpu-vnni", True, 2360, "2026-01-02")
+    manifest = fields(
+        b"",
+        variants={name: {"file": f"{name}.onnx"} for name in ("fp32", "cpu-int8", "trt-int8")},
+        files={"fp32.onnx": {"bytes": 10_800_000}},
+        gate={
+            "verdicts": [
+                verdict.to_dict(),
+                replace(verdict, variant="trt-int8", passed=False).to_dict(),
+            ]
+        },
+    )
+    card = model_card(manifest)
+    assert "| `fp32` | 10.8 MB | is what all others are compared with |" in card
+    assert "| onnxruntime 1.2.3 on cpu-vnni (2,360 studies, 2026-01-02) |" in card
+    assert "| `trt-int8` | - | nowhere yet |" in card
+
+
 def test_what_was_not_measured_is_not_told() -> None:
     card = model_card(fields(b""))
     assert "Not measured on studies that nothing was fitted to" in card
@@ -106,17 +127,16 @@ def test_the_card_of_a_measured_bundle_is_written_again(tmp_path: Path) -> None:
     files = {"fp32.onnx": model, "MODEL_CARD.md": model_card(made).encode()}
     bundle = write_bundle(tmp_path / "bundle", files, made)
     report = tmp_path / "accuracy.json"
-    report.write_text(json.dumps(accuracy(bundle.digest)))
+    report.write_text(json.dumps(accuracy(bundle.network("fp32"))))
     arguments = ["--bundle", str(bundle.path), "--accuracy", str(report)]
     for _ in range(2):  # a second time, though the digest is another by then
         assert CliRunner().invoke(main, arguments).exit_code == 0
     again = Bundle.load(bundle.path)
     assert again.digest != bundle.digest
-    assert again.manifest.training["measured_as"] == bundle.digest
     assert "0.8765" in again.read("MODEL_CARD.md").decode()
     assert again.read("fp32.onnx") == model
 
     report.write_text(json.dumps(accuracy("f" * 64)))
     refused = CliRunner().invoke(main, arguments)
     assert refused.exit_code == 1
-    assert "the report is of bundle ffffffffffff" in refused.output
+    assert "the report is of network ffffffffffff" in refused.output
