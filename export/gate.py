@@ -161,6 +161,16 @@ def open_candidate(
     return choice
 
 
+def simulated_cohort(n: int, folder: Path) -> Cohort:
+    """Studies of the shifted site, made on the spot; a folder keeps them."""
+    from hipnet_edge.simulation.cohort import plan
+    from hipnet_edge.simulation.dimensions import Site
+
+    site, spacing = Site.SHIFTED, _SIMULATED_SPACING_MM
+    made_of = {"site": site.value, "seed": _SIMULATED_SEED, "pixel_spacing_mm": spacing}
+    return build(folder, SimulatedSource(plan(site, n, _SIMULATED_SEED), spacing), made_of)
+
+
 def verdict_of(report: dict[str, Any], variant: str, backend: str, engine: Identity) -> Verdict:
     """The verdict that a report amounts to."""
     return Verdict(
@@ -228,16 +238,6 @@ def _by_cause(cohort: Cohort) -> dict[str, int]:
     return {**known, "sound": int((cohort.causes == SOUND).sum())}
 
 
-def _simulate(n: int, folder: Path) -> Cohort:
-    """Studies of the shifted site, made on the spot."""
-    from hipnet_edge.simulation.cohort import plan
-    from hipnet_edge.simulation.dimensions import Site
-
-    site, spacing = Site.SHIFTED, _SIMULATED_SPACING_MM
-    made_of = {"site": site.value, "seed": _SIMULATED_SEED, "pixel_spacing_mm": spacing}
-    return build(folder, SimulatedSource(plan(site, n, _SIMULATED_SEED), spacing), made_of)
-
-
 def _record(where: str, bundle: Bundle, report: dict[str, Any], choice: Choice) -> None:
     """Keep a verdict in the bundle's manifest, or beside this device's plans."""
     engine = choice.backend
@@ -288,7 +288,9 @@ def main(
             model = Bundle.load(bundle) if bundle else Bundle.reference()
             choice = open_candidate(model, variant, backend, rehearse=rehearse, threads=threads)
             cohort = (
-                Cohort.load(directory) if directory else _simulate(simulate or 0, Path(scratch))
+                Cohort.load(directory)
+                if directory
+                else simulated_cohort(simulate or 0, Path(scratch))
             )
             if studies is not None:
                 cohort = cohort.subset(np.arange(min(studies, len(cohort))))

@@ -1,0 +1,122 @@
+"""The tables of docs/export.md, from the committed results alone.
+
+    python -m benchmarks.export_page
+
+What became of the reference bundle: how it was quantised (quantize.json), what the gate found
+(gate-*.json) and what was built of it (engines-*.json); the words around the tables stay.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.page_tables import table, write_tables
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "export.md"
+VARIANTS = ("cpu-int8", "trt-int8", "trt-fp16")
+
+Report = Mapping[str, Any]
+
+
+def quantised(report: Report) -> str:
+    """How each variant was made."""
+    return table(
+        ("Variant", "File", "Ranges", "Layers that may be INT8", "Restored"),
+        [
+            (
+                f"`{name}`",
+                f"{made['bytes'] / 1e6:.1f} MB",
+                made.get("ranges", ""),
+                str(made.get("layers", "")),
+                ", ".join(made["restored_layers"]) or "none" if "restored_layers" in made else "",
+            )
+            for name, made in report["variants"].items()
+        ],
+    )
+
+
+def judged(reports: Mapping[str, Report]) -> str:
+    """Every figure of the gate beside its limit; rehearsals are called so."""
+    heads = [
+        f"`{name}`, "
+        + (f"{report['engine']['device']}" if report["kind"] == "verdict" else report["kind"])
+        for name, report in reports.items()
+    ]
+    limits = next(iter(reports.values()))["limits"]
+    rows = [
+        (
+            f"`{name}`",
+            f"{limit:g}",
+            *(_number(report["figures"][name]) for report in reports.values()),
+        )
+        for name, limit in limits.items()
+    ]
+    said = ("passed" if report["passed"] else "**refused**" for report in reports.values())
+    return table(("Figure", "Limit", *heads), [*rows, ("", "", *said)])
+
+
+def built(reports: list[Report]) -> str:
+    """What TensorRT made of each variant and layout."""
+    return table(
+        (
+            *("Variant", "Layout", "Convolutions", "Layers", "Streams"),
+            *("Reformat layers", "Plans", "Build"),
+        ),
+        [
+            (
+                f"`{report['variant']}`",
+                report["layout"],
+                _precisions(report),
+                str(sum(part["layers"] for part in report["parts"].values())),
+                str(max(part["streams"] for part in report["parts"].values())),
+                str(sum(part["reformat_layers"] for part in report["parts"].values())),
+                f"{sum(part['bytes'] for part in report['parts'].values()) / 1e6:.1f} MB",
+                f"{sum(part['seconds'] for part in report['parts'].values()):.0f} s",
+            )
+            for report in reports
+        ],
+    )
+
+
+def _precisions(report: Report) -> str:
+    """How many convolutions run in which type."""
+    count = Counter(
+        found or "not in the log"
+        for part in report["parts"].values()
+        for found in part["convolutions"].values()
+    )
+    return ", ".join(f"{n} {precision}" for precision, n in count.most_common())
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.4f}"
+
+
+def tables(results: Path = RESULTS) -> dict[str, str]:
+    """All tables by their markers."""
+
+    def read(name: str) -> Any:
+        return json.loads((results / f"{name}.json").read_text())
+
+    return {
+        "quantised": quantised(read("quantize")),
+        "judged": judged({name: read(f"gate-{name}") for name in VARIANTS}),
+        "built": built(
+            [
+                read(f"engines-{variant}-{layout}")
+                for variant in VARIANTS[1:]
+                for layout in ("merged", "parts")
+            ]
+        ),
+    }
+
+
+if __name__ == "__main__":
+    write_tables(PAGE, tables())
+    print(f"{PAGE}: {len(tables())} tables")

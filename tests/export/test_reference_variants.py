@@ -1,0 +1,118 @@
+"""The reference bundle's own variants: judged again on a hundred studies, and built for GPUs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("tqdm", reason="tqdm is not installed")
+pytest.importorskip("onnx", reason="onnx is not installed")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+
+import onnx
+from click.testing import CliRunner
+
+from export import gate
+from export.build_engines import LAYOUTS, build_engines
+from export.gate import simulated_cohort
+from export.parts import TAIL
+from hipnet_edge.backends.plan_cache import PlanCache
+from hipnet_edge.backends.tensorrt_build import BuildOptions
+from hipnet_edge.backends.tensorrt_flavour import load_tensorrt
+from hipnet_edge.bundle import Bundle
+from hipnet_edge.errors import EngineUnusable
+from hipnet_edge.verdict import Gate
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+STUDIES = 100
+JUDGED = {"cpu-int8": (), "trt-int8": ("--rehearse",), "trt-fp16": ("--rehearse",)}
+"""As the gate's command line asks for each."""
+LARGEST = 36 * 2**20
+
+
+@pytest.fixture(scope="module")
+def reference() -> Bundle:
+    return Bundle.reference()
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gate")
+    simulated_cohort(STUDIES, folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", JUDGED)
+def test_the_gate_passes_it_again(variant: str, cohort: Path, tmp_path: Path) -> None:
+    out = tmp_path / "gate.json"
+    words = ["--variant", variant, "--cohort", str(cohort), "--out", str(out), *JUDGED[variant]]
+    result = CliRunner().invoke(gate.main, words)
+    assert result.exit_code == 0, result.output
+    assert json.loads(out.read_text())["studies"] > 0.95 * STUDIES  # a few films may be refused
+
+
+@pytest.mark.parametrize("variant", JUDGED)
+def test_it_was_judged_on_two_thousand_studies(variant: str, reference: Bundle) -> None:
+    report = json.loads((RESULTS / f"gate-{variant}.json").read_text())
+    assert report["variant"]["network_sha256"] == reference.network(variant)
+    assert report["passed"]
+    assert report["studies"] >= 2000
+    assert report["cohort"]["site"] == "shifted"
+    assert report["kind"] == ("rehearsal" if JUDGED[variant] else "verdict")
+    recorded = (reference.manifest.gate or Gate()).verdicts
+    judged = [verdict for verdict in recorded if verdict.variant == variant]
+    # What was only rehearsed has no verdict.
+    assert bool(judged) == (report["kind"] == "verdict")
+    assert all(verdict.passed and verdict.studies >= 2000 for verdict in judged)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("variant", "kind"), [("trt-int8", "int8"), ("trt-fp16", "half")])
+def test_every_convolution_of_a_backbone_is_built_in_the_precision_of_the_variant(
+    variant: str, kind: str, layout: str, reference: Bundle, tmp_path: Path
+) -> None:
+    try:
+        if not load_tensorrt().rtx:
+            pytest.skip("the full TensorRT is installed, which builds for no GPU but its own")
+    except EngineUnusable as error:
+        pytest.skip(error.message)
+    options = BuildOptions(compute_capabilities=("8.6", "8.9"))
+    cache = PlanCache(tmp_path / "plans")
+    parts = build_engines(reference, variant, layout, options, cache)["parts"]
+    names = {backbone.name for backbone in reference.manifest.backbones}
+    assert set(parts) == ({"network"} if layout == "merged" else {*names, TAIL})
+    built = {name: found for part in parts.values() for name, found in part["convolutions"].items()}
+    asked = convolutions(onnx.load_from_string(reference.model(variant)), names)
+    assert Counter(name.partition(".")[0] for name in asked).keys() == names
+    assert {built[name] for name in asked} == {kind}
+    for part in parts.values():
+        assert {"streams", "reformat_layers"} <= set(part)
+
+
+def convolutions(model: onnx.ModelProto, backbones: set[str]) -> list[str]:
+    """The backbones' convolutions by the names of their nodes."""
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type == "Conv" and node.name.partition(".")[0] in backbones
+    ]
+
+
+@pytest.mark.parametrize("variant", ["trt-int8", "trt-fp16"])
+def test_the_committed_reports_are_of_these_files(variant: str, reference: Bundle) -> None:
+    for layout in LAYOUTS:
+        report: dict[str, Any] = json.loads(
+            (RESULTS / f"engines-{variant}-{layout}.json").read_text()
+        )
+        assert report["network"] == reference.network(variant)
+        assert report["compute_capabilities"] == "8.6,8.9"
+
+
+def test_the_bundle_stays_small(reference: Bundle) -> None:
+    files = reference.manifest.files.values()
+    assert sum(file.bytes for file in files) < LARGEST
