@@ -87,10 +87,12 @@ def cpu_layers(model: onnx.ModelProto) -> list[str]:
     """What is quantised for the CPU: convolutions, and what joins their planes.
 
     Not those whose result no other of them reads, such as the last one of a map: a kernel for 8
-    bits gives 8 bits, and a decision or a probability would have no finer steps than that.
+    bits gives 8 bits, and a decision or a probability would have no finer steps than that. Not
+    those either that read the radiographs themselves: they are a small part of the work, and 8
+    bits are fewer than a radiograph has.
     """
     spatial = planes(model)
-    candidates = set(qdq.convolutions(model))
+    candidates = set(qdq.convolutions(model)) - _readers_of_input(model)
     candidates |= {
         node.name
         for node in model.graph.node
@@ -108,13 +110,26 @@ def cpu_layers(model: onnx.ModelProto) -> list[str]:
     return chosen[::-1]
 
 
+def _readers_of_input(model: onnx.ModelProto) -> set[str]:
+    """The names of the convolutions that read the network's input, whatever its shape by then."""
+    same = {value.name for value in model.graph.input}
+    readers = set()
+    for node in model.graph.node:
+        if node.input and node.input[0] in same:
+            if node.op_type in qdq.CONVOLUTIONS:
+                readers.add(node.name)
+            elif node.op_type in _CARRY_ON and node.op_type not in _CLIPS:
+                same.update(node.output)
+    return readers
+
+
 def tensors_to_observe(model: onnx.ModelProto) -> list[str]:
     """The activations whose range a quantiser may ask for.
 
     Those that a quantised layer reads or gives; of a layer that an activation function follows,
     what comes out of that.
     """
-    asked = set(cpu_layers(model))
+    asked = {*cpu_layers(model), *qdq.convolutions(model)}
     follows = {node.input[0]: node.output[0] for node in model.graph.node if node.op_type in _CLIPS}
     read: Counter[str] = Counter(name for node in model.graph.node for name in node.input)
     names: list[str] = []

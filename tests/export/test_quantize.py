@@ -60,6 +60,10 @@ def test_the_cpu_gets_unsigned_activations_signed_weights_and_whole_biases(
     for node in graph.of("QuantizeLinear"):
         assert graph.constants[node.input[2]].dtype == np.uint8
     for node in graph.backbone_convolutions():
+        if node.name.endswith("stem"):  # it reads the radiographs, of more than 8 bits
+            assert node.input[1] in graph.constants
+            assert graph.constants[node.input[1]].dtype == np.float32
+            continue
         activation, weight, bias = (graph.made_by[name] for name in node.input)
         assert graph.constants[activation.input[2]].dtype == np.uint8
         assert graph.constants[weight.input[0]].dtype == np.int8
@@ -372,6 +376,7 @@ def test_ranges_keep_all_cut_the_rare_or_cut_what_quantises_badly() -> None:
     low, high = histogram.range("entropy")
     assert low == -high
     assert 3 < high < 10
+    assert histogram.range("halfway") == pytest.approx((-((40 * high) ** 0.5), (90 * high) ** 0.5))
 
 
 def test_a_histogram_forgets_nothing_when_it_widens() -> None:
