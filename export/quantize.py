@@ -107,7 +107,7 @@ def quantize(
     limits: Limits,
     methods: Sequence[str] = METHODS,
     calibration_studies: int = 128,
-    trial_studies: int = 16,
+    trial_studies: int = 48,
     threads: int | None = None,
 ) -> tuple[dict[str, Made], dict[str, Any]]:
     """The three variants, and what is said of the calibration they share.
@@ -213,7 +213,7 @@ def quantize_bundle(
     help="Ways to read ranges; repeatable. Default: all are compared.",
 )
 @click.option("--calibration-studies", type=click.IntRange(1), default=128, show_default=True)
-@click.option("--trial-studies", type=click.IntRange(1), default=16, show_default=True)
+@click.option("--trial-studies", type=click.IntRange(1), default=48, show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="Default: all cores.")
 def main(
     bundle: Path,
