@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from benchmarks import export_page
 from benchmarks.accuracy_page import PAGE, RESULTS, at_least, at_most, interval, tables
 from benchmarks.page_tables import between, table, write_tables
 from hipnet_edge.bundle import Bundle
@@ -44,3 +45,9 @@ def test_tables_are_written_between_their_markers_and_nowhere_else(tmp_path):
     assert page.read_text() == "a\n<!-- x -->\n| n |\n| --- |\n| 1 |\n<!-- end of x -->\nb\n"
     with pytest.raises(ValueError, match="no place"):
         write_tables(page, {"y": ""})
+
+
+def test_the_tables_of_the_export_page_are_those_of_the_results():
+    text = export_page.PAGE.read_text()
+    for name, content in export_page.tables().items():
+        assert between(text, name).strip() == content, name
