@@ -54,6 +54,8 @@ from hipnet_edge.verdict import REFERENCE, Gate, Limits, Verdict
 from hipnet_edge.vocabulary import CAUSES
 
 REHEARSAL = "rehearsal"
+ROUNDS_HALF = (1, 30)
+"""The first ONNX Runtime seen to round where half precision is quantised: 1.23 to 1.28 cut off."""
 _SIMULATED_SEED = 77_000
 _SIMULATED_SPACING_MM = 0.3
 
@@ -126,6 +128,12 @@ def ask(backend: Backend, cohort: Cohort, what: str = "") -> Answers | EngineUnu
         return error
 
 
+def rounds_half() -> bool:
+    """Whether this ONNX Runtime quantises half precision as the standard and TensorRT do."""
+    major, minor = OnnxRuntimeBackend.identify(REFERENCE).version.split(".")[:2]
+    return (int(major), int(minor)) >= ROUNDS_HALF
+
+
 def open_candidate(
     bundle: Bundle,
     variant: str,
@@ -144,9 +152,14 @@ def open_candidate(
         threads: of an inference; None for all cores.
 
     Raises:
-        EngineUnusable: it does not run this variant here.
+        EngineUnusable: it does not run this variant here, or not rightly.
     """
     if rehearse:
+        if variant.endswith("int8") and not rounds_half():
+            raise EngineUnusable(
+                f"This ONNX Runtime cuts off where half precision is quantised: a rehearsal of "
+                f"{variant} needs {'.'.join(map(str, ROUNDS_HALF))} or newer."
+            )
         model, signature = bundle.model(variant), bundle.signature(variant)
         loaded = OnnxRuntimeBackend(model, signature, variant=variant, threads=threads)
         return Choice(loaded, variant, "rehearsal of a TensorRT variant in ONNX Runtime")

@@ -27,7 +27,7 @@ from export import qdq, variants
 from export.bias_correction import corrected
 from export.bundle import add_variants
 from export.cohort import Cohort
-from export.gate import REHEARSAL, verdict_of
+from export.gate import REHEARSAL, rounds_half, verdict_of
 from export.onnx_graph import store_in_half
 from export.provenance import made_here, write
 from export.ranges import METHODS, Ranges, observe, ranges_by
@@ -157,6 +157,8 @@ def quantize(
     }
     made = {name: replace(one, model=store_in_half(one.model)) for name, one in made.items()}
     for name in (variants.TRT_INT8, variants.TRT_FP16):
+        if name == variants.TRT_INT8 and not rounds_half():
+            continue
         disturbance = trials.disturbance(made[name].model, "float16")
         if not np.isfinite(disturbance):
             raise ValueError(f"{name} gives no probabilities in half precision")

@@ -17,6 +17,7 @@ pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 import onnx
+import onnxruntime
 from click.testing import CliRunner
 from onnx import numpy_helper
 from tiny_bundle import Quantised
@@ -113,7 +114,7 @@ def test_an_engine_that_gives_no_numbers_is_refused_with_its_reason(
 def test_a_rehearsal_is_called_one_and_is_never_recorded(
     quantised: Quantised, tmp_path: Path
 ) -> None:
-    out, asked = tmp_path / "gate.json", ("--variant", "trt-int8", "--rehearse")
+    out, asked = tmp_path / "gate.json", ("--variant", "trt-fp16", "--rehearse")
     digest = Bundle.load(quantised.bundle).digest
     result = run(quantised.bundle, quantised.gate_cohort, out, *asked)
     assert result.exit_code == 0, result.output
@@ -122,6 +123,37 @@ def test_a_rehearsal_is_called_one_and_is_never_recorded(
     assert recorded.exit_code == 2
     assert "no verdict" in recorded.output
     assert Bundle.load(quantised.bundle).digest == digest
+
+
+def test_int8_is_not_rehearsed_where_half_precision_is_cut_off(
+    quantised: Quantised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "ROUNDS_HALF", (99, 0))
+    out = tmp_path / "gate.json"
+    result = run(
+        quantised.bundle, quantised.gate_cohort, out, "--variant", "trt-int8", "--rehearse"
+    )
+    assert result.exit_code == 1
+    assert "needs 99.0 or newer" in result.output
+    assert not out.exists()
+
+
+def test_this_onnx_runtime_rounds_if_we_say_so() -> None:
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT16, [3])
+    q = onnx.helper.make_tensor_value_info("q", onnx.TensorProto.INT8, [3])
+    constants = {"scale": np.array(1, np.float16), "zero": np.array(0, np.int8)}
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("QuantizeLinear", ["x", *constants], ["q"])],
+        "rounding",
+        [x],
+        [q],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    opset = [onnx.helper.make_opsetid("", 20)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    (found,) = session.run(None, {"x": np.array([1.7, -2.6, 3.2], np.float16)})
+    assert found.tolist() == ([2, -3, 3] if gate.rounds_half() else [1, -2, 3])
 
 
 def test_a_variant_that_no_engine_here_runs_is_refused(

@@ -19,6 +19,7 @@ from tiny_bundle import CONVOLUTIONS, NAMES, SIDE, Quantised, striped_cohort
 from export import qdq, quantize, variants
 from export.bias_correction import corrected
 from export.cohort import Cohort
+from export.gate import rounds_half
 from export.half import half_nodes, to_half
 from export.parts import cut
 from export.ranges import METHODS, Histogram, ranges_by
@@ -140,6 +141,8 @@ def test_half_precision_stops_where_probabilities_begin(quantised: Quantised, va
 def test_every_variant_comes_apart_into_five_that_answer_like_the_whole(
     quantised: Quantised, variant: str
 ) -> None:
+    if variant == "trt-int8" and not rounds_half():
+        pytest.skip("this ONNX Runtime cuts off where half precision is quantised")
     model = onnx.load(quantised.bundle / f"{variant}.onnx")
     kind = np.float16 if variant.startswith("trt-") else np.float32
     given = {"radiographs": striped_cohort(1, seed=5).radiographs.astype(kind)}

@@ -49,6 +49,8 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", JUDGED)
 def test_the_gate_passes_it_again(variant: str, cohort: Path, tmp_path: Path) -> None:
+    if variant == "trt-int8" and not gate.rounds_half():
+        pytest.skip("this ONNX Runtime cuts off where half precision is quantised")
     out = tmp_path / "gate.json"
     words = ["--variant", variant, "--cohort", str(cohort), "--out", str(out), *JUDGED[variant]]
     result = CliRunner().invoke(gate.main, words)
