@@ -10,6 +10,7 @@ from typing import Any
 
 from hipnet_edge.bundle import Bundle
 from hipnet_edge.manifest import SCHEMA
+from hipnet_edge.selftest import SELFTEST_FILE
 from hipnet_edge.verdict import REFERENCE, Gate
 from hipnet_edge.vocabulary import CAUSES, VIEWS
 
@@ -66,7 +67,8 @@ def add_variants(
     Args:
         source: the bundle that has the reference; its files are verified and copied.
         directory: where the new one goes.
-        variants: the ONNX file of each, by the variant's name; one of the same name goes.
+        variants: the ONNX file of each, by the variant's name; one of the same name goes, and its
+            answers in the self-test.
         gate: limits, and the verdicts made so far.
 
     Raises:
@@ -80,7 +82,18 @@ def add_variants(
     for name, content in variants.items():
         files[f"{name}.onnx"] = content
         manifest["variants"][name] = {"file": f"{name}.onnx", "dynamic_batch": dynamic}
+    if SELFTEST_FILE in files:
+        files[SELFTEST_FILE] = _without(files[SELFTEST_FILE], variants)
     return write_bundle(directory, files, {**manifest, "gate": gate.to_dict()})
+
+
+def _without(selftest: bytes, variants: Mapping[str, bytes]) -> bytes:
+    """A self-test without the answers of variants that were exchanged."""
+    stored = json.loads(selftest)
+    stored["answers"] = {
+        n: answers for n, answers in stored["answers"].items() if n not in variants
+    }
+    return (json.dumps(stored, indent=1) + "\n").encode()
 
 
 def write_gate(directory: Path, gate: Gate) -> Bundle:

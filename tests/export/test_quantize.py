@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from tiny_bundle import CONVOLUTIONS, NAMES, SIDE, Quantised, striped_cohort
 
 from export import qdq, quantize, variants
 from export.bias_correction import corrected
+from export.bundle import add_variants
 from export.cohort import Cohort
 from export.gate import rounds_half
 from export.half import half_nodes, to_half
@@ -28,7 +31,8 @@ from hipnet_edge.backends import choose_backend
 from hipnet_edge.backends.plan_cache import PlanCache
 from hipnet_edge.backends.tensorrt_build import BuildOptions
 from hipnet_edge.bundle import Bundle
-from hipnet_edge.verdict import Limits
+from hipnet_edge.selftest import write_selftest
+from hipnet_edge.verdict import Gate, Limits
 
 
 class Graph:
@@ -409,3 +413,15 @@ def test_weights_too_large_for_half_precision_are_named(quantised: Quantised) ->
             )
     with pytest.raises(ValueError, match=r"east\.body_kernel .* too large"):
         to_half(model, half_nodes(model, NAMES))
+
+
+def test_an_exchanged_variant_loses_its_answers_in_the_self_test(
+    quantised: Quantised, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(quantised.bundle, folder)
+    for precision in ("fp32", "int8"):
+        write_selftest(folder, [], backend="onnxruntime", precision=precision)
+    model = Bundle.load(folder).model("cpu-int8")
+    made = add_variants(folder, tmp_path / "again", {"cpu-int8": model}, Gate())
+    assert set(json.loads(made.read("selftest.json"))["answers"]) == {"fp32"}
