@@ -8,16 +8,12 @@ and resolution.json; the words around the tables stay.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-from benchmarks.page_tables import table, write_tables
+from benchmarks.page_tables import ROOT, read_result, table, write_tables
 from hipnet_edge.vocabulary import CAUSES
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "accuracy.md"
 
 Figures = Mapping[str, Any]
@@ -178,19 +174,15 @@ def resolution(figures: Figures) -> str:
     )
 
 
-def tables(results: Path = RESULTS) -> dict[str, str]:
+def tables() -> dict[str, str]:
     """All tables by their markers."""
-
-    def read(name: str) -> Any:
-        return json.loads((results / f"{name}.json").read_text())
-
-    accuracy = read("accuracy")["figures"]
+    accuracy = read_result("accuracy")["figures"]
     return {
-        "aims": aims(accuracy, read("out_of_distribution")["figures"]),
+        "aims": aims(accuracy, read_result("out_of_distribution")["figures"]),
         "beside": beside(accuracy),
         "by cause": by_cause(accuracy),
-        "twins": twins(read("twins")),
-        "resolution": resolution(read("resolution")["figures"]),
+        "twins": twins(read_result("twins")),
+        "resolution": resolution(read_result("resolution")["figures"]),
     }
 
 

@@ -8,16 +8,12 @@ What became of the reference bundle: how it was quantised (quantize.json), what 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from benchmarks.page_tables import table, write_tables
+from benchmarks.page_tables import ROOT, read_result, table, write_tables
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "export.md"
 VARIANTS = ("cpu-int8", "trt-int8", "trt-fp16")
 
@@ -98,18 +94,14 @@ def _number(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.4f}"
 
 
-def tables(results: Path = RESULTS) -> dict[str, str]:
+def tables() -> dict[str, str]:
     """All tables by their markers."""
-
-    def read(name: str) -> Any:
-        return json.loads((results / f"{name}.json").read_text())
-
     return {
-        "quantised": quantised(read("quantize")),
-        "judged": judged({name: read(f"gate-{name}") for name in VARIANTS}),
+        "quantised": quantised(read_result("quantize")),
+        "judged": judged({name: read_result(f"gate-{name}") for name in VARIANTS}),
         "built": built(
             [
-                read(f"engines-{variant}-{layout}")
+                read_result(f"engines-{variant}-{layout}")
                 for variant in VARIANTS[1:]
                 for layout in ("merged", "parts")
             ]

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def read_result(name: str) -> Any:
+    """A committed result by its file's stem."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -19,7 +19,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from export.qdq import LEVELS, scale_for
+from export.qdq import weight_steps
 
 Array = NDArray[Any]
 
@@ -81,7 +81,10 @@ def _shift(weights: Array, means: Array) -> Array:
     """
     outputs, inputs = weights.shape[:2]
     groups = len(means) // inputs
-    scale = scale_for(np.abs(weights).max(axis=(1, 2, 3)))[:, None, None, None]
-    rounded = np.clip(np.round(weights / scale), -LEVELS, LEVELS) * scale
-    error = (weights - rounded).sum(axis=(2, 3)).reshape(groups, outputs // groups, inputs)
+    steps, scale = weight_steps(weights, axis=0)
+    error = (
+        (weights - steps * scale[:, None, None, None])
+        .sum(axis=(2, 3))
+        .reshape(groups, outputs // groups, inputs)
+    )
     return np.asarray((error @ means.reshape(groups, inputs, 1)).reshape(outputs))

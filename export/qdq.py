@@ -39,6 +39,18 @@ def scale_for(largest: Any) -> NDArray[np.float32]:
     return np.asarray(step, np.float32)
 
 
+def weight_steps(weights: NDArray[Any], axis: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """Weights as whole steps of -127 to 127, in their own type, and each channel's step.
+
+    Args:
+        weights: of a convolution.
+        axis: of the output channels.
+    """
+    others = tuple(i for i in range(weights.ndim) if i != axis)
+    scale = scale_for(np.abs(weights).max(axis=others))
+    return np.round(weights / np.expand_dims(scale, others)).clip(-LEVELS, LEVELS), scale
+
+
 def convolutions(model: onnx.ModelProto) -> list[str]:
     """The names of the convolutions whose weights are constants: what can be quantised."""
     constants = {tensor.name for tensor in model.graph.initializer}
@@ -114,10 +126,7 @@ class _Insertion:
     def _weight(self, name: str, axis: int) -> str:
         """The dequantised form of a weight, which is stored in 8 bits."""
         if name not in self._made:
-            values = numpy_helper.to_array(self._constants[name])
-            others = tuple(i for i in range(values.ndim) if i != axis)
-            scale = scale_for(np.abs(values).max(axis=others))
-            steps = np.round(values / np.expand_dims(scale, others)).clip(-LEVELS, LEVELS)
+            steps, scale = weight_steps(numpy_helper.to_array(self._constants[name]), axis)
             quantised = self._constant(f"{name}/q", steps.astype(np.int8))
             step = self._constant(f"{name}/scale", scale)
             zero = self._constant(f"{name}/zero", np.zeros(scale.shape, np.int8))

@@ -38,6 +38,7 @@ from export.cohort import Cohort
 from export.features import Answers, ask
 from export.network import MAP_STRIDE, MEMBERS, deploy
 from export.novelty import fit_novelty, novelty_if_unseen, pooled
+from export.provenance import write
 from export.tail import Fusion, MapHead, NetworkOutputs, Tail
 from export.train import load_member, map_loss, map_target
 from hipnet_edge.preprocessing import InputSpec
@@ -265,7 +266,7 @@ def refit(
             "validation": fitted.metrics,
         },
     }
-    (out / REPORT_FILE).write_text(json.dumps(report, indent=1) + "\n")
+    write(report, out / REPORT_FILE)
     return report
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from export.bundle import write_bundle
 from export.model_card import model_card
 from export.network import FEATURE_STRIDE, MAP_STRIDE, deploy
 from export.parts import OUTPUTS, TAIL, cut
+from export.provenance import today, write
 from export.refit import BACKBONE_FOLDER, REPORT_FILE, TAIL_FILE
 from export.tail import NetworkOutputs, Tail
 from export.train import load_member
@@ -146,7 +146,7 @@ def write_parts(
             "compared_with": "PyTorch" if run or name == TAIL else "the ONNX file that was brought",
             "largest_relative_difference": compared[name],
         }
-    (folder / PARTS_FILE).write_text(json.dumps(report, indent=1) + "\n")
+    write(report, folder / PARTS_FILE)
     return report
 
 
@@ -166,7 +166,7 @@ def manifest_fields(
     """What the manifest says of a network, but for its name and variants."""
     temperatures = tail.fusion.temperatures.flatten().tolist()
     return {
-        "created": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "created": today(),
         "input": fitted["input"],
         "map_stride": MAP_STRIDE,
         "backbones": [

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from benchmarks import export_page
-from benchmarks.accuracy_page import PAGE, RESULTS, at_least, at_most, interval, tables
-from benchmarks.page_tables import between, table, write_tables
+from benchmarks.accuracy_page import PAGE, at_least, at_most, interval, tables
+from benchmarks.page_tables import RESULTS, between, table, write_tables
 from hipnet_edge.bundle import Bundle
 
 

@@ -370,32 +370,6 @@ def test_what_decides_keeps_its_resolution_on_the_cpu(quantised: Quantised) -> N
     assert reader.op_type == "DepthToSpace"
 
 
-def test_ranges_keep_all_cut_the_rare_or_cut_what_quantises_badly() -> None:
-    random = np.random.default_rng(0)
-    histogram = Histogram()
-    for _ in range(4):
-        histogram.add(random.normal(size=(100_000, 1)).astype(np.float32))
-    histogram.add(np.array([[-40.0], [90.0]], np.float32))
-    assert histogram.range("minmax") == (-40.0, 90.0)
-    low, high = histogram.range("percentile")
-    assert -5 < low < -3
-    assert 3 < high < 5
-    low, high = histogram.range("entropy")
-    assert low == -high
-    assert 3 < high < 10
-    assert histogram.range("halfway") == pytest.approx((-((40 * high) ** 0.5), (90 * high) ** 0.5))
-
-
-def test_a_histogram_forgets_nothing_when_it_widens() -> None:
-    histogram = Histogram()
-    histogram.add(np.zeros((2, 1, 3, 1), np.float32))
-    assert histogram.range("entropy") == (0.0, 0.0)
-    for size in (0.5, 1.0, 3.0, 100.0):
-        histogram.add(np.linspace(-size, size, 1000, dtype=np.float32).reshape(2, 1, 5, 100))
-    assert histogram._counts.sum() == 4000
-    assert histogram.range("minmax") == (-100.0, 100.0)
-
-
 def test_a_scale_is_the_same_in_half_precision_and_clips_nothing() -> None:
     largest = np.array([1e-9, 0.013, 1.0, 777.7])
     scale = qdq.scale_for(largest)
