@@ -9,6 +9,7 @@ is missing with grey and say nothing.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,8 @@ from hipnet_edge.errors import InputRefused, Reason
 JPEG_BASELINE, JPEG_EXTENDED, JPEG_PROGRESSIVE, JPEG_LOSSLESS, JPEG_LS = 0, 1, 2, 3, 0x37
 """Start-of-frame markers, less 0xC0."""
 
+_COD, _COC, _CAP = 0xFF52, 0xFF53, 0xFF50
+"""Marker segments of JPEG 2000: coding style, that of a component, extended capabilities."""
 _MAX_JPEG_SCANS = 64
 """A grey radiograph needs one; a progressive stream of thousands only costs time."""
 _MAX_TILES = 4_096
@@ -36,6 +39,21 @@ class StreamHeader:
     components: int
     precision: int
     signed: bool = False
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How a JPEG 2000 stream cuts its image.
+
+    Attributes:
+        levels: how often its resolution can be halved.
+        plain: one tile from (0, 0), one reversible transform (5/3) throughout.
+        high_throughput: HTJ2K (T.814).
+    """
+
+    levels: int
+    plain: bool
+    high_throughput: bool
 
 
 def _corrupt(detail: str) -> InputRefused:
@@ -159,6 +177,32 @@ def _jpeg2000_header(data: bytes) -> StreamHeader:
     return header
 
 
+def jpeg2000_coding(data: bytes) -> Coding:
+    """Read from the main header of a stream that `jpeg2000_header` has checked how it is coded."""
+    right, bottom, *origin = struct.unpack_from(">4I", data, 8)
+    tile_width, tile_height, *tile_origin = struct.unpack_from(">4I", data, 24)
+    markers = dict(_main_header(data))
+    style = markers[_COD]
+    plain = (
+        not any(origin + tile_origin)
+        and (tile_width >= right and tile_height >= bottom)
+        and _COC not in markers
+        and style[9] == 1
+    )
+    return Coding(style[5], plain, _CAP in markers)
+
+
+def _main_header(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The marker segments between the size and the first tile-part."""
+    position = 4 + struct.unpack_from(">H", data, 4)[0]
+    while True:
+        marker, length = struct.unpack_from(">HH", data, position)
+        if marker == 0xFF90:
+            return
+        yield marker, data[position + 4 : position + 2 + length]
+        position += 2 + length
+
+
 def _walk_markers(data: bytes, position: int, tile: tuple[int, int], end: int) -> int:
     """Check the coding styles in a main or tile-part header; the position of marker `end`."""
     while True:
@@ -168,10 +212,10 @@ def _walk_markers(data: bytes, position: int, tile: tuple[int, int], end: int) -
         if marker >> 8 != 0xFF or length < 2:
             raise _corrupt("has a damaged header")
         body = data[position + 4 : position + 2 + length]
-        if marker == 0xFF52:  # COD: style, progression, layers, transform, then the parameters
+        if marker == _COD:  # style, progression, layers, transform, then the parameters
             style, _, layers = struct.unpack_from(">BBH", body)
             _check_coding(body[5:], bool(style & 1), layers, tile)
-        elif marker == 0xFF53:  # COC: component, style, then the parameters
+        elif marker == _COC:  # component, style, then the parameters
             _check_coding(body[2:], bool(body[1] & 1), 1, tile)
         position += 2 + length
 

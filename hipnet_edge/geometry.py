@@ -85,6 +85,17 @@ class Geometry:
         seen = self.box.clip(self._frame)
         return self.resized(self.laid(np.asarray(image[seen.slices], np.float32), seen))
 
+    def edges(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Upper edges of the network's rows and left ones of its columns, and the last's far ones.
+
+        In pixels of the radiograph from its upper left corner; before mirroring.
+        """
+        rows, columns = self.network_shape
+        return (
+            np.linspace(self.box.top, self.box.bottom, rows + 1),
+            np.linspace(self.box.left, self.box.right, columns + 1),
+        )
+
     def laid(self, part: NDArray[np.float32], seen: Box) -> NDArray[np.float32]:
         """Lay what was seen of the box, [seen.height, seen.width], on a box of zeros."""
         if seen == self.box:
@@ -112,13 +123,17 @@ class Geometry:
             cv2.resize(down[:, None], (1, rows), interpolation=self._interpolation),
             cv2.resize(across[None, :], (columns, 1), interpolation=self._interpolation),
         )
-        return np.ascontiguousarray(part[:, ::-1] if self.mirrored else part)
+        return self.oriented(part)
 
     def resized(self, cut: NDArray[np.float32]) -> NDArray[np.float32]:
         """Resize (averaging areas) and mirror what was cut from the box, [height, width]."""
         rows, columns = self.network_shape
         resized = cv2.resize(cut, (columns, rows), interpolation=self._interpolation)
-        return np.ascontiguousarray(resized[:, ::-1] if self.mirrored else resized)
+        return self.oriented(resized)
+
+    def oriented(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """Pixels on the network's grid, mirrored if the network sees the box mirrored."""
+        return np.ascontiguousarray(pixels[:, ::-1] if self.mirrored else pixels)
 
     @property
     def _interpolation(self) -> int:

@@ -21,6 +21,8 @@ from hipnet_edge.pixel_data import PixelLayout, Stored
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+RANGE_OF_PIXELS = "none: range of the pixels"
+"""What `GreyTable.voi` says where no value of interest is stated."""
 _GRID = 2.0**20
 """Grey levels lie on a grid that float32 holds exactly, so that 1 - x is exact too and the same
 scene stored in either polarity gives the same bits."""
@@ -97,7 +99,7 @@ def table_from_header(
         windowed = _window(header, outputs)
         if windowed is None:
             low, high = (value - layout.lowest for value in pixel_range)
-            levels, voi = _stretch(outputs, low, high), "none: range of the pixels"
+            levels, voi = _stretch(outputs, low, high), RANGE_OF_PIXELS
         else:
             levels, voi = windowed
     shape = text(header, "PresentationLUTShape").upper()
@@ -121,7 +123,7 @@ def table_for_range(
     stored = np.arange(limits.min, limits.max + 1, dtype=np.float64)
     low, high = (value - int(limits.min) for value in pixel_range)
     levels = _stretch(stored, low, high)
-    return _finish(levels, int(limits.min), "none: range of the pixels", inverted)
+    return _finish(levels, int(limits.min), RANGE_OF_PIXELS, inverted)
 
 
 def _finish(levels: NDArray[np.float64], first: int, voi: str, inverse: bool) -> GreyTable:
@@ -211,6 +213,11 @@ def _window(
             return (outputs > center - 0.5).astype(np.float64), "Window[0] LINEAR"
         return (outputs - (center - 0.5)) / (width - 1) + 0.5, "Window[0] LINEAR"
     return None
+
+
+def hides_pixels(header: Dataset) -> bool:
+    """Whether the header speaks of padding or a display shutter."""
+    return bool(numbers(header, "PixelPaddingValue") or text(header, "ShutterShape"))
 
 
 def valid_pixels(header: Dataset, stored: Stored) -> NDArray[np.bool_] | None:

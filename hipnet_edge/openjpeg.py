@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ctypes import POINTER, Structure, byref, c_int, c_int32, c_int64, c_size_t, c_uint32, c_void_p
 from ctypes.util import find_library
 from pathlib import Path
@@ -37,14 +37,17 @@ class DecodingFailed(Exception):
     """OpenJPEG could not decode what was asked for."""
 
 
+_COMPONENT_NUMBERS = (
+    *("dx", "dy", "w", "h", "x0", "y0"),
+    *("prec", "bpp", "sgnd", "resno_decoded", "factor"),
+)
+
+
 class _Component(Structure):
     """`opj_image_comp_t`."""
 
     _fields_ = (
-        *(
-            (name, c_uint32)
-            for name in "dx dy w h x0 y0 prec bpp sgnd resno_decoded factor".split()
-        ),
+        *((name, c_uint32) for name in _COMPONENT_NUMBERS),
         ("data", POINTER(c_int32)),
         ("alpha", ctypes.c_uint16),
     )
@@ -54,7 +57,7 @@ class _Image(Structure):
     """`opj_image_t`."""
 
     _fields_ = (
-        *((name, c_uint32) for name in "x0 y0 x1 y1 numcomps".split()),
+        *((name, c_uint32) for name in ("x0", "y0", "x1", "y1", "numcomps")),
         ("color_space", c_int),
         ("comps", POINTER(_Component)),
         ("icc_profile_buf", c_void_p),
@@ -98,7 +101,8 @@ def decode(codestream: bytes, discard: int, region: Box | None = None) -> NDArra
         part = image.contents.comps[0]
         if image.contents.numcomps != 1 or not part.data or part.factor != discard:
             raise DecodingFailed("OpenJPEG decoded another image.")
-        return np.ctypeslib.as_array(part.data, (part.h, part.w)).copy()
+        values: NDArray[np.int32] = np.ctypeslib.as_array(part.data, (part.h, part.w)).copy()
+        return values
 
 
 @contextmanager
@@ -145,8 +149,7 @@ class _Source:
         count = min(size, len(self._data) - self._position)
         if count <= 0:
             return _END
-        start = ctypes.cast(self._data, c_void_p).value or 0
-        ctypes.memmove(target, start + self._position, count)
+        ctypes.memmove(target, self._data[self._position : self._position + count], count)
         self._position += count
         return count
 
@@ -172,10 +175,9 @@ def _succeed(answer: int) -> None:
 def _library() -> ctypes.CDLL | None:
     """The OpenJPEG that imagecodecs brings, else the system's."""
     for name in _candidates():
-        try:
+        # AttributeError: it lacks one of the functions.
+        with suppress(OSError, AttributeError):
             return _declared(ctypes.CDLL(name))
-        except (OSError, AttributeError):  # AttributeError: it lacks one of the functions
-            continue
     return None
 
 

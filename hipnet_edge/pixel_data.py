@@ -6,6 +6,7 @@ header has been compared with the DICOM header.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from hipnet_edge.dicom_reader import (
 )
 from hipnet_edge.errors import InputRefused, Reason
 from hipnet_edge.input_limits import check_image_size, refusing
+from hipnet_edge.pixels import ReducedPixels
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -135,6 +137,31 @@ def decode_pixels(dicom: DicomObject, layout: PixelLayout, *, threads: int = 1) 
     stored = np.ascontiguousarray(stored)
     stored.flags.writeable = False
     return stored
+
+
+def reduced_pixels(dicom: DicomObject, layout: PixelLayout) -> ReducedPixels | None:
+    """The pixels of JPEG 2000 and HTJ2K, to be decoded in parts; None if only the whole will do.
+
+    Raises:
+        InputRefused: `CORRUPT_PIXELS`.
+    """
+    if dicom.transfer_syntax not in JPEG_2000 | HTJ2K or dicom.pixels is None:
+        return None
+    with refusing(Reason.CORRUPT_PIXELS, "The pixel data is damaged and cannot be decoded."):
+        codestream = codestreams.jpeg2000_codestream(_joined_fragments(dicom.pixels))
+        header = codestreams.jpeg2000_header(codestream)
+        _check_stream(header, layout)
+        if header.signed != layout.signed or header.precision > layout.bits_stored:
+            return None
+        return ReducedPixels.open(codestream, layout)
+
+
+def encoded_sha256(dicom: DicomObject) -> str | None:
+    """SHA-256 (hex) of a JPEG 2000 or HTJ2K stream; None in all other transfer syntaxes."""
+    if dicom.transfer_syntax not in JPEG_2000 | HTJ2K or dicom.pixels is None:
+        return None
+    with refusing(Reason.CORRUPT_PIXELS, "The pixel data is damaged and cannot be decoded."):
+        return hashlib.sha256(_joined_fragments(dicom.pixels)).hexdigest()
 
 
 def is_lossy(dicom: DicomObject) -> bool:

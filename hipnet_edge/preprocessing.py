@@ -19,6 +19,7 @@ from hipnet_edge.collimation import Box
 from hipnet_edge.errors import BundleUnusable, InputRefused, Reason
 from hipnet_edge.geometry import Geometry
 from hipnet_edge.implant import Implant
+from hipnet_edge.pixels import ReducedPixels
 from hipnet_edge.survey import Survey, survey_of
 from hipnet_edge.views import Anatomy
 from hipnet_edge.vocabulary import VIEWS, Flag, Laterality, View
@@ -248,7 +249,7 @@ def _network_input(
         flags.append(Flag.NO_IMPLANT)
     needed = _with_margins(implant.box) if implant is not None else field
     box = fit_box(needed, field, (spec.rows, spec.columns))
-    geometry = Geometry(radiograph.stored.shape, box, lateral_at_left, (spec.rows, spec.columns))
+    geometry = Geometry(radiograph.shape, box, lateral_at_left, (spec.rows, spec.columns))
     pixels = network_pixels(radiograph, field, geometry, spec)
     return NetworkInput(pixels, geometry, tuple(f for f in Flag if f in flags), implant)
 
@@ -308,19 +309,8 @@ def network_pixels(
     What lies outside the field, in padding or under the shutter takes no part in averages and
     percentiles and becomes as dark as the low percentile.
     """
-    box = geometry.box
-    seen = box.clip(field)
-    valid = radiograph.valid[seen.slices] if radiograph.valid is not None else None
-    grey = radiograph.grey_levels(*seen.slices)
-    if seen == box and (valid is None or valid.all()):
-        resized = geometry.resized(grey)
-        covered = np.ones(resized.shape, np.bool_)
-        shown = resized.ravel()
-    else:
-        part = geometry.covered(seen, valid)
-        covered = part > 0.5
-        resized = geometry.resized(geometry.laid(grey, seen)) / np.maximum(part, np.float32(0.5))
-        shown = resized[covered]
+    resized, covered = _resized(radiograph, geometry.box.clip(field), geometry)
+    shown = resized[covered]
     if shown.size == 0:
         raise InputRefused(Reason.EMPTY_IMAGE, "The radiograph holds nothing but padding.")
     low, high = np.percentile(shown, (spec.low_percentile, spec.high_percentile))
@@ -330,3 +320,22 @@ def network_pixels(
     pixels: NDArray[np.float32] = (stretched - np.float32(spec.mean)) * np.float32(1 / spec.std)
     pixels.flags.writeable = False
     return pixels
+
+
+def _resized(
+    radiograph: Radiograph, seen: Box, geometry: Geometry
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Grey levels of the part of the box that is seen, on the network's pixels; which it covers."""
+    if isinstance(radiograph.pixels, ReducedPixels):
+        resized = radiograph.pixels.averaged(seen, *geometry.edges(), radiograph.grey_table.apply)
+        covered = geometry.covered(seen) > 0.5
+        return geometry.oriented(resized), covered
+    box = geometry.box
+    valid = radiograph.valid[seen.slices] if radiograph.valid is not None else None
+    grey = radiograph.grey_levels(*seen.slices)
+    if seen == box and (valid is None or valid.all()):
+        resized = geometry.resized(grey)
+        return resized, np.ones(resized.shape, np.bool_)
+    part = geometry.covered(seen, valid)
+    laid = geometry.laid(grey, seen)
+    return geometry.resized(laid) / np.maximum(part, np.float32(0.5)), part > 0.5

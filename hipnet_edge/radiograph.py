@@ -22,10 +22,24 @@ from hipnet_edge.acquisition import (
 from hipnet_edge.dicom_reader import DicomSource, text
 from hipnet_edge.encoded import EncodedRadiograph
 from hipnet_edge.errors import InputRefused, Reason
-from hipnet_edge.grey_levels import GreyTable, table_for_range, table_from_header, valid_pixels
+from hipnet_edge.grey_levels import (
+    RANGE_OF_PIXELS,
+    GreyTable,
+    hides_pixels,
+    table_for_range,
+    table_from_header,
+    valid_pixels,
+)
 from hipnet_edge.image_files import decode_image
 from hipnet_edge.input_limits import ByteSource, check_image_size, refusing
-from hipnet_edge.pixel_data import Stored, decode_pixels, is_lossy
+from hipnet_edge.pixel_data import (
+    Stored,
+    decode_pixels,
+    encoded_sha256,
+    is_lossy,
+    reduced_pixels,
+)
+from hipnet_edge.pixels import ReducedPixels, WholePixels
 from hipnet_edge.stated import Stated
 from hipnet_edge.views import Anatomy, Finding, patient_left_of
 from hipnet_edge.vocabulary import Flag, Laterality, View
@@ -43,7 +57,7 @@ class Radiograph:
     """One view of a hip, read and checked; immutable.
 
     Attributes:
-        stored: uint8, uint16 or int16 [rows, columns], read-only: the stored values.
+        pixels: the stored values, all of them or as far as they are asked for.
         valid: bool [rows, columns], read-only: False where there is pixel padding or a display
             shutter; None when every pixel is valid.
         grey_table: the grey level of every stored value.
@@ -55,12 +69,14 @@ class Radiograph:
         pixel_spacing: None when nothing states one.
         sop_instance_uid: of the DICOM object; None for image files and arrays.
         study_instance_uid: likewise.
+        encoded_sha256: SHA-256 of the JPEG 2000 or HTJ2K stream that it was decoded from; None for
+            everything else.
         acquired_at: when it was taken, in the local time of the device.
         flags: what a result's reader should know of it.
         overrides: what the operator stated, such as {"view": "ap"}.
     """
 
-    stored: Stored
+    pixels: WholePixels | ReducedPixels
     valid: NDArray[np.bool_] | None
     grey_table: GreyTable
     view: Finding[View]
@@ -70,6 +86,7 @@ class Radiograph:
     pixel_spacing: PixelSpacing | None
     sop_instance_uid: str | None
     study_instance_uid: str | None
+    encoded_sha256: str | None
     acquired_at: datetime | None
     flags: tuple[Flag, ...]
     overrides: Mapping[str, str]
@@ -125,16 +142,24 @@ class Radiograph:
         header = dicom.header
         with refusing(Reason.NOT_DICOM, "The header is damaged and cannot be read."):
             findings = stated.findings(header)
-            stored = decode_pixels(dicom, layout, threads=decode_threads)
-            valid = valid_pixels(header, stored)
-            pixel_range = _pixel_range(stored, valid)
+            pixels: WholePixels | ReducedPixels | None = None
+            if not exact and not hides_pixels(header):
+                pixels = reduced_pixels(dicom, layout)
+            valid = None
+            if pixels is None:
+                pixels = WholePixels(decode_pixels(dicom, layout, threads=decode_threads))
+                valid = valid_pixels(header, pixels.stored)
+            pixel_range = _pixel_range(pixels, valid)
             table = table_from_header(
                 header, layout, pixel_range, little_endian=dicom.little_endian
             )
+            if isinstance(pixels, ReducedPixels) and table.voi == RANGE_OF_PIXELS:
+                # Grey levels must not depend on how much was decoded.
+                return cls.from_encoded(encoded, decode_threads=decode_threads)
             _check_contrast(table, pixel_range)
             spacing = spacing_of(header)
             return cls(
-                stored,
+                pixels,
                 valid,
                 table,
                 *findings,
@@ -142,10 +167,11 @@ class Radiograph:
                 pixel_spacing=spacing,
                 sop_instance_uid=text(header, "SOPInstanceUID") or None,
                 study_instance_uid=text(header, "StudyInstanceUID") or None,
+                encoded_sha256=encoded_sha256(dicom),
                 acquired_at=acquired_at(header),
                 flags=(
                     *header_flags(header, lossy=is_lossy(dicom)),
-                    *_flags(stored, valid, table, spacing, stated),
+                    *_flags(pixels, valid, table, spacing, stated),
                 ),
                 overrides=stated.overrides(),
                 _patient_id=text(header, "PatientID"),
@@ -220,12 +246,13 @@ class Radiograph:
         cls, stored: Stored, stated: Stated, spacing_mm: Spacing | None, inverted: bool
     ) -> Radiograph:
         stored.flags.writeable = False
-        pixel_range = _pixel_range(stored, None)
+        pixels = WholePixels(stored)
+        pixel_range = _pixel_range(pixels, None)
         table = table_for_range(pixel_range, stored.dtype, inverted=inverted)
         _check_contrast(table, pixel_range)
         spacing = None if spacing_mm is None else stated_spacing(spacing_mm)
         return cls(
-            stored,
+            pixels,
             None,
             table,
             *stated.findings(None),
@@ -233,16 +260,21 @@ class Radiograph:
             pixel_spacing=spacing,
             sop_instance_uid=None,
             study_instance_uid=None,
+            encoded_sha256=None,
             acquired_at=None,
-            flags=_flags(stored, None, table, spacing, stated),
+            flags=_flags(pixels, None, table, spacing, stated),
             overrides=stated.overrides(),
         )
 
     @property
+    def stored(self) -> Stored:
+        """uint8, uint16 or int16 [rows, columns], read-only: the stored values."""
+        return self.pixels.stored
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
-        rows, columns = self.stored.shape
-        return rows, columns
+        return self.pixels.shape
 
     @property
     def voi(self) -> str:
@@ -250,12 +282,15 @@ class Radiograph:
         return self.grey_table.voi
 
     @property
-    def pixel_sha256(self) -> str:
+    def pixel_sha256(self) -> str | None:
         """SHA-256 over type, shape and stored values; computed when it is first asked for.
 
         It takes longer than all other reading of an uncompressed file. As it leaves the
-        interpreter free, a program can ask for it on one thread while others go on.
+        interpreter free, a program can ask for it on one thread while others go on. None where not
+        every pixel is decoded: `encoded_sha256` tells such an image.
         """
+        if isinstance(self.pixels, ReducedPixels):
+            return None
         if "sha256" not in self._digests:
             self._digests["sha256"] = _digest(self.stored)
         return self._digests["sha256"]
@@ -268,7 +303,7 @@ class Radiograph:
         Returns:
             float32 [rows, columns] in [0, 1]; bright is dense; 0 where a pixel is not valid.
         """
-        levels = self.grey_table.apply(self.stored[rows, columns])
+        levels = self.grey_table.apply(self.pixels.sampled(rows, columns))
         if self.valid is not None:
             levels *= self.valid[rows, columns]
         return levels
@@ -278,16 +313,19 @@ class Radiograph:
         return (
             f"Radiograph({rows} x {columns}, view={_word(self.view)}, "
             f"laterality={_word(self.laterality)}, anatomy={_word(self.anatomy)}, "
-            f"voi={self.voi!r}, pixels={self.pixel_sha256[:12]})"
+            f"voi={self.voi!r}, pixels={(self.pixel_sha256 or self.encoded_sha256 or '')[:12]})"
         )
 
 
-def _pixel_range(stored: Stored, valid: NDArray[np.bool_] | None) -> tuple[int, int]:
+def _pixel_range(
+    pixels: WholePixels | ReducedPixels, valid: NDArray[np.bool_] | None
+) -> tuple[int, int]:
     """The smallest and the largest stored value of the valid pixels, found in one pass."""
     import cv2
 
     mask = None if valid is None else valid.view(np.uint8)
-    low, high, _, _ = cv2.minMaxLoc(stored, mask)
+    seen = pixels.overview if isinstance(pixels, ReducedPixels) else pixels.stored
+    low, high, _, _ = cv2.minMaxLoc(seen, mask)
     return int(low), int(high)
 
 
@@ -304,7 +342,7 @@ def _digest(stored: Stored) -> str:
 
 
 def _flags(
-    stored: Stored,
+    pixels: WholePixels | ReducedPixels,
     valid: NDArray[np.bool_] | None,
     table: GreyTable,
     spacing: PixelSpacing | None,
@@ -313,13 +351,13 @@ def _flags(
     """What the pixels and the call say that a reader should know."""
     flags = []
     coarse = (slice(None, None, _SATURATION_STEP),) * 2
-    levels = table.apply(stored[coarse])
+    levels = table.apply(pixels.sampled(*coarse))
     if valid is not None:
         levels = levels[valid[coarse]]
     ends = (np.count_nonzero(levels == 0.0), np.count_nonzero(levels == 1.0))
     if max(ends) > _SATURATED_FRACTION * levels.size:
         flags.append(Flag.SATURATED)
-    if max(stored.shape) > _MAX_ASPECT_RATIO * min(stored.shape):
+    if max(pixels.shape) > _MAX_ASPECT_RATIO * min(pixels.shape):
         flags.append(Flag.ODD_ASPECT_RATIO)
     if spacing is None:
         flags.append(Flag.NO_PIXEL_SPACING)

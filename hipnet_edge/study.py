@@ -154,8 +154,13 @@ def _check_same_study(ap: Radiograph, lateral: Radiograph) -> None:
 
 def _same_pixels(one: Radiograph, other: Radiograph) -> bool:
     """Whether two radiographs hold the same values: row by row, as the first few tell."""
-    return (one.shape, one.stored.dtype) == (other.shape, other.stored.dtype) and all(
-        np.array_equal(*rows) for rows in zip(one.stored, other.stored, strict=True)
+    coarse = (slice(None, None, 64),) * 2
+    first, second = (radiograph.pixels.sampled(*coarse) for radiograph in (one, other))
+    return (
+        one.shape == other.shape
+        and first.dtype == second.dtype
+        and np.array_equal(first, second)
+        and all(np.array_equal(*rows) for rows in zip(one.stored, other.stored, strict=True))
     )
 
 

@@ -86,7 +86,7 @@ def survey_of(radiograph: Radiograph) -> Survey:
 def _shown(radiograph: Radiograph) -> Box:
     """The smallest box around all valid pixels."""
     if radiograph.valid is None:
-        return Box(0, 0, *radiograph.stored.shape)
+        return Box(0, 0, *radiograph.shape)
     rows = np.flatnonzero(radiograph.valid.any(axis=1))
     columns = np.flatnonzero(radiograph.valid.any(axis=0))
     if rows.size == 0:

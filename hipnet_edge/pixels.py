@@ -1,0 +1,198 @@
+"""The pixels of a radiograph: all of them, or no more than what the network needs.
+
+A survey looks at every fourth pixel or so, and the network's pixels are half a millimetre wide,
+three or four of the detector's. Both are taken from the resolutions that JPEG 2000 and HTJ2K store
+anyway: all of the image at a quarter, the box around the prosthesis at a half. What that changes
+is judged by the gate like any other network (`benchmarks/shortcuts.py`); where the bundle has no
+verdict that passed, or `exact=True` is asked for, images are decoded whole.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from hipnet_edge import codestreams, openjpeg
+from hipnet_edge.collimation import Box
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from hipnet_edge.pixel_data import PixelLayout, Stored
+
+SHORTCUT = "jpeg-2000-resolutions"
+"""What a verdict of the gate calls this way of reading."""
+
+LEAST_OVERSAMPLING = 1.5
+"""How many decoded pixels a side there must be for each of the network's, at least."""
+_OVERVIEW_DISCARDS = 2
+"""The overview has a quarter of the resolution, so that every fourth pixel can be told from it."""
+_FINEST_STEP = 3
+"""Grids as fine as this are interpolated from the overview."""
+_LEAST_SIDE = 1920
+"""Smaller images are decoded whole: their survey reads nearly every pixel."""
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class WholePixels:
+    """Pixels that are all decoded.
+
+    Attributes:
+        stored: uint8, uint16 or int16 [rows, columns], read-only: the stored values.
+    """
+
+    stored: Stored
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        rows, columns = self.stored.shape
+        return rows, columns
+
+    def sampled(self, rows: slice, columns: slice) -> Stored:
+        """Stored values on a grid of pixels."""
+        return self.stored[rows, columns]
+
+
+class ReducedPixels:
+    """Pixels in a codestream, decoded where and as finely as they are asked for. Thread-safe.
+
+    Attributes:
+        shape: rows and columns of the image.
+        overview: stored values [rows / 4, columns / 4] of all of it.
+    """
+
+    def __init__(
+        self, codestream: bytes, layout: PixelLayout, levels: int, *, regions: bool
+    ) -> None:
+        self.shape = (layout.rows, layout.columns)
+        self._codestream, self._layout = codestream, layout
+        self._levels, self._regions = levels, regions
+        self.overview = self._decode(_OVERVIEW_DISCARDS, None)
+        self._whole: Stored | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, codestream: bytes, layout: PixelLayout) -> ReducedPixels | None:
+        """The pixels, if they can be decoded in parts; None if they must be decoded whole.
+
+        Args:
+            codestream: whose headers `codestreams.jpeg2000_header` has checked against `layout`.
+            layout: how the DICOM header says that the pixels are stored.
+        """
+        coding = codestreams.jpeg2000_coding(codestream)
+        if (
+            not coding.plain
+            or coding.levels < _OVERVIEW_DISCARDS
+            or max(layout.rows, layout.columns) < _LEAST_SIDE
+            or not openjpeg.available()
+        ):
+            return None
+        try:
+            # OpenJPEG 2.5 decodes regions of HTJ2K to grey.
+            return cls(codestream, layout, coding.levels, regions=not coding.high_throughput)
+        except openjpeg.DecodingFailed as error:
+            _LOG.info("decoded whole: %s", error)
+            return None
+
+    @property
+    def stored(self) -> Stored:
+        """All stored values, decoded when they are first asked for."""
+        with self._lock:
+            if self._whole is None:
+                self._whole = self._decode(0, None)
+                self._whole.flags.writeable = False
+            return self._whole
+
+    def sampled(self, rows: slice, columns: slice) -> Stored:
+        """Stored values on a grid of pixels; every third, fourth ... lie between the overview's."""
+        if min(rows.step or 1, columns.step or 1) < _FINEST_STEP:
+            return self.stored[rows, columns]
+        (top, _, down), (left, _, across) = (
+            part.indices(length) for part, length in zip((rows, columns), self.shape, strict=True)
+        )
+        size = tuple(
+            len(range(*part.indices(length)))
+            for part, length in zip((columns, rows), self.shape[::-1], strict=True)
+        )
+        step = float(1 << _OVERVIEW_DISCARDS)
+        # Pixel i of the overview lies on pixel 4 i of the image.
+        grid = np.array([[across / step, 0, left / step], [0, down / step, top / step]])
+        values: Stored = cv2.warpAffine(
+            self.overview,
+            grid,
+            size,
+            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        # A cubic overshoots at edges; what the bits cannot hold has no grey level.
+        return np.clip(values, self._layout.lowest, self._layout.highest, out=values)
+
+    def averaged(
+        self,
+        seen: Box,
+        rows: NDArray[np.float64],
+        columns: NDArray[np.float64],
+        grey_levels: Callable[[Stored], NDArray[np.float32]],
+    ) -> NDArray[np.float32]:
+        """Grey levels averaged over a grid of rectangles.
+
+        Args:
+            seen: the part of the full image that is averaged over.
+            rows: [n + 1] edges of the grid, in pixels of the full image from its upper edge.
+            columns: [m + 1] likewise.
+            grey_levels: of stored values.
+
+        Returns:
+            float32 [n, m]; 0 where a rectangle lies outside `seen`.
+        """
+        discards = self._discards(float(rows[1] - rows[0]))
+        step = 1 << discards
+        near = Box(seen.top - step, seen.left - step, seen.bottom + step, seen.right + step)
+        region = near.clip(Box(0, 0, *self.shape))
+        part = grey_levels(self._decode(discards, region))
+        averages: NDArray[Any] = part
+        for edges, first, last, start in (
+            (rows, seen.top, seen.bottom, region.top),
+            (columns, seen.left, seen.right, region.left),
+        ):
+            inside = np.clip(edges, first, last)
+            # The first pixel of the part lies on the first multiple of `step` in the region.
+            on_part = (inside - 0.5) / step + 0.5 + start // -step
+            averages = _averages(averages, on_part).T
+        return np.ascontiguousarray(averages, np.float32)
+
+    def _discards(self, oversampling: float) -> int:
+        """How many doublings are left out where so many pixels a side make one of the network's."""
+        wanted = int(np.log2(max(oversampling / LEAST_OVERSAMPLING, 1.0)))
+        return min(wanted, self._levels)
+
+    def _decode(self, discards: int, region: Box | None) -> Stored:
+        whole = region is None or not self._regions
+        values = openjpeg.decode(self._codestream, discards, None if whole else region)
+        if whole and region is not None:
+            ends = (region.top, region.bottom, region.left, region.right)
+            top, bottom, left, right = (-(-end >> discards) for end in ends)
+            values = values[top:bottom, left:right]
+        np.clip(values, self._layout.lowest, self._layout.highest, out=values)
+        return values.astype(self._layout.stored_dtype)
+
+
+def _averages(values: NDArray[Any], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means of rows between neighbouring edges, parts of a row counted as parts: [n, m]."""
+    total = np.zeros((len(values) + 1, values.shape[1]))
+    np.cumsum(values, axis=0, dtype=np.float64, out=total[1:])
+    edges = np.clip(edges, 0.0, len(values))
+    row = np.minimum(edges.astype(np.intp), len(values) - 1)
+    reached = total[row] + (edges - row)[:, None] * values[row]
+    width = np.diff(edges)[:, None]
+    means: NDArray[np.float64] = np.diff(reached, axis=0) / np.where(width > 0.0, width, np.inf)
+    return means
