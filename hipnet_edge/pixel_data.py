@@ -151,9 +151,7 @@ def reduced_pixels(dicom: DicomObject, layout: PixelLayout) -> ReducedPixels | N
         codestream = codestreams.jpeg2000_codestream(_joined_fragments(dicom.pixels))
         header = codestreams.jpeg2000_header(codestream)
         _check_stream(header, layout)
-        if header.signed != layout.signed or header.precision > layout.bits_stored:
-            return None
-        return ReducedPixels.open(codestream, layout)
+        return ReducedPixels.open(codestream, layout) if header.signed == layout.signed else None
 
 
 def encoded_sha256(dicom: DicomObject) -> str | None:

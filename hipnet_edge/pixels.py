@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SHORTCUT = "jpeg-2000-resolutions"
 """What a verdict of the gate calls this way of reading."""
 
-LEAST_OVERSAMPLING = 1.5
+LEAST_OVERSAMPLING = 1.25
 """How many decoded pixels a side there must be for each of the network's, at least."""
 _OVERVIEW_DISCARDS = 2
 """The overview has a quarter of the resolution, so that every fourth pixel can be told from it."""
@@ -158,7 +158,7 @@ class ReducedPixels:
         step = 1 << discards
         near = Box(seen.top - step, seen.left - step, seen.bottom + step, seen.right + step)
         region = near.clip(Box(0, 0, *self.shape))
-        part = grey_levels(self._decode(discards, region))
+        part = grey_levels(self._part(discards, region))
         averages: NDArray[Any] = part
         for edges, first, last, start in (
             (rows, seen.top, seen.bottom, region.top),
@@ -175,13 +175,17 @@ class ReducedPixels:
         wanted = int(np.log2(max(oversampling / LEAST_OVERSAMPLING, 1.0)))
         return min(wanted, self._levels)
 
+    def _part(self, discards: int, region: Box) -> Stored:
+        """Stored values of a region, from the least that must be decoded for it."""
+        if self._regions and discards != _OVERVIEW_DISCARDS:
+            return self._decode(discards, region)
+        whole = self.overview if discards == _OVERVIEW_DISCARDS else self._decode(discards, None)
+        ends = (region.top, region.bottom, region.left, region.right)
+        top, bottom, left, right = (-(-end // (1 << discards)) for end in ends)
+        return whole[top:bottom, left:right]
+
     def _decode(self, discards: int, region: Box | None) -> Stored:
-        whole = region is None or not self._regions
-        values = openjpeg.decode(self._codestream, discards, None if whole else region)
-        if whole and region is not None:
-            ends = (region.top, region.bottom, region.left, region.right)
-            top, bottom, left, right = (-(-end >> discards) for end in ends)
-            values = values[top:bottom, left:right]
+        values = openjpeg.decode(self._codestream, discards, region)
         np.clip(values, self._layout.lowest, self._layout.highest, out=values)
         return values.astype(self._layout.stored_dtype)
 
