@@ -257,7 +257,7 @@ def _keep_stored_bits(values: Stored, layout: PixelLayout, high_bit: int) -> Sto
     if layout.signed:
         # To the top of the word and back: the arithmetic shift carries the sign down.
         words = values.astype(np.uint16, copy=False) << np.uint16(15 - high_bit)
-        signed = words.view(np.int16)
+        signed: NDArray[np.int16] = words.view(np.int16)
         signed >>= np.int16(16 - layout.bits_stored)
         return signed
     if below:
