@@ -8,7 +8,7 @@ belongs to one variant, backend, version and device. Those that ship stand in th
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 
 from hipnet_edge.fields import Fields
 
@@ -65,11 +65,27 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class ShortcutVerdict:
+    """What the gate found of a shortcut in reading: the same network, asked of other pixels."""
+
+    shortcut: str
+    """Its name, such as `hipnet_edge.pixels.SHORTCUT`."""
+    passed: bool
+    studies: int
+    date: str
+
+    def to_dict(self) -> dict[str, str | bool | int]:
+        """The verdict as it stands in a manifest."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class Gate:
     """The limits of a bundle and the verdicts that come with it."""
 
     limits: Limits = field(default_factory=Limits)
     verdicts: tuple[Verdict, ...] = ()
+    shortcuts: tuple[ShortcutVerdict, ...] = ()
 
     def verdict(self, variant: str, backend: str, version: str, device: str) -> Verdict | None:
         """The latest verdict on exactly this combination; None where nobody has judged it."""
@@ -80,13 +96,23 @@ class Gate:
     def with_verdict(self, verdict: Verdict) -> Gate:
         """The same with one more; it replaces an older one on the same combination."""
         others = (v for v in self.verdicts if _combination(v) != _combination(verdict))
-        return Gate(self.limits, (*others, verdict))
+        return replace(self, verdicts=(*others, verdict))
+
+    def allows(self, shortcut: str) -> bool:
+        """Whether a shortcut in reading passed."""
+        return any(verdict.passed for verdict in self.shortcuts if verdict.shortcut == shortcut)
+
+    def with_shortcut(self, verdict: ShortcutVerdict) -> Gate:
+        """The same with a verdict on a shortcut; it replaces an older one."""
+        others = (v for v in self.shortcuts if v.shortcut != verdict.shortcut)
+        return replace(self, shortcuts=(*others, verdict))
 
     def to_dict(self) -> dict[str, object]:
         """The section `gate` of a manifest."""
         return {
             "limits": self.limits.to_dict(),
             "verdicts": [verdict.to_dict() for verdict in self.verdicts],
+            "shortcuts": [verdict.to_dict() for verdict in self.shortcuts],
         }
 
 
@@ -129,8 +155,20 @@ def read_gate(given: Fields) -> Gate:
     Raises:
         HipNetError: what `given` complains with; the field is named.
     """
-    given.only("limits", "verdicts")
+    given.only("limits", "verdicts", "shortcuts")
+    shortcuts = given.children("shortcuts") if "shortcuts" in given else []
     return Gate(
         limits=read_limits(given.child("limits")),
         verdicts=tuple(read_verdict(item) for item in given.children("verdicts")),
+        shortcuts=tuple(_read_shortcut(item) for item in shortcuts),
+    )
+
+
+def _read_shortcut(given: Fields) -> ShortcutVerdict:
+    given.only(*(part.name for part in fields(ShortcutVerdict)))
+    return ShortcutVerdict(
+        shortcut=given.text("shortcut"),
+        passed=given.boolean("passed"),
+        studies=given.integer("studies", 1, 10**9),
+        date=given.text("date"),
     )
