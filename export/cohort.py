@@ -72,6 +72,7 @@ _SOURCES = (
     "preprocessing.py",
     "radiograph.py",
     "study.py",
+    "survey.py",
     "simulation/*.py",
 )
 """What decides the arrays' content; their digest keeps two versions out of one cohort."""
