@@ -31,9 +31,9 @@ from hipnet_edge.vocabulary import Cause, Laterality, View
 from hipnet_edge.wording import bundle_table, result_table, selftest_table
 
 if TYPE_CHECKING:
+    from hipnet_edge.intake import Source
     from hipnet_edge.prediction import Prediction
     from hipnet_edge.predictor import Predictor
-    from hipnet_edge.radiograph import Radiograph
     from hipnet_edge.study import Study
 
 EXIT_CODES: tuple[tuple[type[HipNetError], int], ...] = (
@@ -117,7 +117,8 @@ def hipnet_edge() -> None:
     type=click.Choice(["auto", "int8", "fp16", "fp32"]),
     help="In which precision it computes.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Threads for one inference.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads for one study.")
+@click.option("--exact", is_flag=True, help="Decode every pixel, without any shortcut.")
 @click.option(
     "--view-override",
     "sure_views",
@@ -151,9 +152,15 @@ def predict(json_to: str | None, out: Path | None, maps: bool, **options: Any) -
     deliver = _Delivery(json_to, out, maps)
     deliver.clear(inputs=options["files"])
     try:
-        study = _read_study(options)
+        ap, lateral = _sources(options)
+        side = options["laterality"]
+        # A page is drawn over every pixel: for it the study is decoded exactly, and once.
+        study = None if out is None else _decoded(ap, lateral, side)
         with _predictor(options) as predictor:
-            prediction = predictor.predict(study)
+            if study is not None:
+                prediction = predictor.predict(study)
+            else:
+                prediction = predictor.predict(ap, lateral, laterality=side)
         deliver.result(prediction, study)
     except Exception as error:
         if not isinstance(error, click.ClickException):
@@ -351,9 +358,9 @@ class _Delivery:
                 output.parent.mkdir(parents=True, exist_ok=True)
                 output.unlink(missing_ok=True)
 
-    def result(self, prediction: Prediction, study: Study) -> None:
+    def result(self, prediction: Prediction, study: Study | None) -> None:
         """Write the result: the page first, then the JSON that says that all is there."""
-        if self._page is not None:
+        if self._page is not None and study is not None:
             from hipnet_edge.render import write_page
 
             write_page(self._page, prediction, study)
@@ -403,21 +410,21 @@ def _check_inputs(options: Mapping[str, Any]) -> None:
         )
 
 
-def _read_study(options: Mapping[str, Any]) -> Study:
-    """The study that the command line names."""
-    from hipnet_edge.study import Study
+def _sources(options: Mapping[str, Any]) -> tuple[Source, Source]:
+    """The AP and the lateral radiograph that the command line names, not decoded yet."""
+    from hipnet_edge.study import find_pair
 
-    files, folder, side = options["files"], options["folder"], options["laterality"]
-    if folder is not None:
-        return Study.from_directory(folder, laterality=side)
+    if options["folder"] is not None:
+        return find_pair(options["folder"], laterality=options["laterality"])
     ap, lateral = (
-        _read_radiograph(path, view, options) for path, view in zip(files, View, strict=True)
+        _source(path, view, options) for path, view in zip(options["files"], View, strict=True)
     )
-    return Study(ap, lateral, laterality=side)
+    return ap, lateral
 
 
-def _read_radiograph(path: Path, position: View, options: Mapping[str, Any]) -> Radiograph:
+def _source(path: Path, position: View, options: Mapping[str, Any]) -> Source:
     """One file, with what the operator states of it against its header."""
+    from hipnet_edge.encoded import EncodedRadiograph
     from hipnet_edge.image_files import IMAGE_SUFFIXES
     from hipnet_edge.radiograph import Radiograph
 
@@ -425,7 +432,19 @@ def _read_radiograph(path: Path, position: View, options: Mapping[str, Any]) -> 
     anatomy, modalities = options["anatomy"], options["modalities"]
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return Radiograph.from_image(path, view=view, anatomy=anatomy)
-    return Radiograph.from_dicom(path, view=view, anatomy=anatomy, allow_modalities=modalities)
+    if view or anatomy or modalities:
+        return EncodedRadiograph.from_dicom(
+            path, view=view, anatomy=anatomy, allow_modalities=modalities
+        )
+    return path
+
+
+def _decoded(ap: Source, lateral: Source, side: Laterality | None) -> Study:
+    """The study with every pixel."""
+    from hipnet_edge.intake import read_study
+
+    study, _ = read_study(ap, lateral, side, exact=True, decode_threads=1, mapper=map)
+    return study
 
 
 def _predictor(options: Mapping[str, Any]) -> Predictor:
@@ -436,6 +455,7 @@ def _predictor(options: Mapping[str, Any]) -> Predictor:
         "backend": options["backend"],
         "precision": options["precision"],
         "threads": options["threads"],
+        "exact": options.get("exact", False),
         "progress": lambda line: click.echo(f"hipnet-edge: {line}", err=True),
     }
     return Predictor.reference(**chosen) if bundle is None else Predictor(bundle, **chosen)

@@ -113,7 +113,8 @@ class Prediction:
     """What a reader should know about the inputs, in the order of `Flag`."""
     inputs: Mapping[View, InputRecord]
     timings_ms: Mapping[str, float]
-    """Milliseconds by stage: `read` (if files were read), `preprocess`, `inference`, `total`."""
+    """Milliseconds by stage: `read` (bytes and header) and `decode` unless a study was given, then
+    `preprocess`, `inference`, and `total`."""
     provenance: Provenance
 
     def __post_init__(self) -> None:

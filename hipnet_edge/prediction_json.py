@@ -130,7 +130,7 @@ def _read_flags(fields: Fields) -> tuple[Flag, ...]:
 
 
 def _read_timings(fields: Fields) -> dict[str, float]:
-    fields.only("read", "preprocess", "inference", "total")
+    fields.only("read", "decode", "preprocess", "inference", "total")
     for required in ("preprocess", "inference", "total"):
         fields.raw(required)
     return {stage: fields.number(stage, 0) for stage in fields}

@@ -3,39 +3,32 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hipnet_edge import __version__
-from hipnet_edge.backends import Backend, Choice, Outputs, choose_backend
+from hipnet_edge.answer import answer, provenance_of
+from hipnet_edge.backends import Backend, choose_backend
 from hipnet_edge.backends.backend import Progress
+from hipnet_edge.backends.cores import available_cores
 from hipnet_edge.bundle import Bundle
-from hipnet_edge.decision import Decision
 from hipnet_edge.errors import Fault, HipNetError, InputRefused, Reason, UsageError
-from hipnet_edge.prediction import (
-    InputRecord,
-    Prediction,
-    Provenance,
-    distribution,
-    view_maps,
-)
-from hipnet_edge.preprocessing import StudyInput, preprocess_study
-from hipnet_edge.radiograph import Radiograph
+from hipnet_edge.intake import import_readers, own_bytes, read_study
+from hipnet_edge.prediction import Prediction, Provenance
+from hipnet_edge.preprocessing import Mapper, preprocess_study
 from hipnet_edge.study import Study
-from hipnet_edge.vocabulary import VIEWS, Flag, Laterality, View
+from hipnet_edge.vocabulary import VIEWS, Flag, Laterality
+from hipnet_edge.workers import Workers
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from hipnet_edge.dicom_reader import DicomSource
-
-    Source: TypeAlias = Radiograph | DicomSource
-    """A radiograph, or a DICOM object as path, bytes, open binary file or dataset."""
+    from hipnet_edge.intake import Source
 
 
 class Predictor:
@@ -45,9 +38,13 @@ class Predictor:
         bundle: the model, as a folder or already loaded.
         backend: "auto" or a backend's name.
         precision: "auto", "int8", "fp16" or "fp32".
-        threads: how many threads share one inference; None for all cores this process may use.
+        threads: how many threads share one study; None for all cores this process may use. From
+            two on the two views are read side by side.
+        exact: no decoding shortcuts, not even those that the bundle's gate has passed.
         progress: told in one line, now and then, how far a long loading is: a plan for a GPU is
             built where there is none, which takes minutes.
+
+    Make it after forking, not before: engines do not survive a fork.
 
     Raises:
         BundleUnusable: the bundle is missing, damaged or of another schema.
@@ -61,18 +58,23 @@ class Predictor:
         backend: str = "auto",
         precision: str = "auto",
         threads: int | None = None,
+        exact: bool = False,
         progress: Progress | None = None,
     ) -> None:
         started = time.perf_counter()
-        self._bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-        choice = choose_backend(self._bundle, backend, precision, threads, progress)
-        self._backend, self._reason, self._flags = choice.backend, choice.reason, choice.flags
-        self._provenance = _provenance(self._bundle, choice)
-        loaded = time.perf_counter()
-        # The first run allocates and is slow: it belongs to loading, not to the first patient.
-        self._backend.infer(self._backend.signature.test_pattern())
+        self._threads = available_cores() if threads is None else threads
+        with _beside(import_readers, self._threads):
+            self._bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+            choice = choose_backend(self._bundle, backend, precision, threads, progress)
+            self._backend, self._reason, self._flags = choice.backend, choice.reason, choice.flags
+            self._provenance = provenance_of(self._bundle, choice)
+            loaded = time.perf_counter()
+            # The first run allocates and is slow: it belongs to loading, not to the first patient.
+            self._backend.infer(self._backend.signature.test_pattern())
         self._load_ms = 1e3 * (loaded - started)
         self._warm_up_ms = 1e3 * (time.perf_counter() - loaded)
+        self._exact = exact
+        self._workers = Workers(available_cores())
         self._closed = False
 
     @classmethod
@@ -82,14 +84,16 @@ class Predictor:
         backend: str = "auto",
         precision: str = "auto",
         threads: int | None = None,
+        exact: bool = False,
         progress: Progress | None = None,
     ) -> Predictor:
         """A predictor with the bundle that comes with the package."""
         return cls(
-            Bundle.reference(),
+            Bundle.reference_path(),
             backend=backend,
             precision=precision,
             threads=threads,
+            exact=exact,
             progress=progress,
         )
 
@@ -128,25 +132,53 @@ class Predictor:
             EngineUnusable: the engine failed or gave no finite numbers.
             UsageError: the predictor was closed (CLOSED), or the arguments are wrong.
         """
-        if self._closed:
-            raise UsageError("The predictor was closed.", Reason.CLOSED)
-        stages = _Stages()
-        with _one_hierarchy(), stages.measure("total"):
-            if isinstance(ap, Study):
-                study = _given(ap, lateral, laterality)
-            else:
-                with stages.measure("read"):
-                    study = _read(ap, lateral, laterality)
-            with stages.measure("preprocess"):
-                prepared = preprocess_study(study, self._bundle.manifest.input)
-            with stages.measure("inference"):
-                outputs = self._backend.infer(prepared.radiographs[np.newaxis])
-        return self._answer(study, prepared, outputs, stages.ms)
+        self._check_open()
+        if isinstance(ap, Study):
+            if lateral is not None or laterality is not None:
+                raise UsageError("A study already holds its lateral and its side; give it alone.")
+            return self._predict(ap)
+        if lateral is None:
+            raise UsageError("A prediction needs an AP and a lateral radiograph, or a Study.")
+        return self._predict((ap, lateral), laterality)
+
+    def predict_stream(
+        self,
+        studies: Iterable[Study | tuple[Source, Source]],
+        *,
+        look_ahead: int | None = None,
+    ) -> Iterator[Prediction | InputRefused]:
+        """Answer for studies one after another, the next ones begun before this one is answered.
+
+        Several studies are under way at once, one a core, and share the one engine: while one is
+        inferred others are read and decoded. A single study takes longer so than in `predict`,
+        many take less. With `threads=1` inferences run side by side too.
+
+        Args:
+            studies: studies, or pairs of AP and lateral as `predict` takes them. Taken in the
+                caller's thread, and only when a result is asked for; where that may wait long,
+                as for studies that arrive one by one, the result waits as long: call `predict`.
+            look_ahead: how many studies may be taken beyond the one whose result comes next; one
+                for each core this process may use if not given. What they hold is held in
+                memory. 0 works in the caller's thread alone.
+
+        Returns:
+            For each study, in order, its prediction, or the refusal in its place. Ended early
+            (`close`, or no more references) it drops the studies that have not begun.
+
+        Raises:
+            EngineUnusable, UsageError: as `predict`; they end the stream. What the iterator of
+                studies raises comes out in its place and ends the stream too.
+        """
+        self._check_open()
+        ahead = available_cores() if look_ahead is None else look_ahead
+        if ahead < 0:
+            raise UsageError("look_ahead must be 0 or more.")
+        return self._workers.ahead(self._predict_or_refuse, map(_owned, studies), ahead)
 
     def predict_batch(
         self, studies: Iterable[Study | tuple[Source, Source]]
     ) -> list[Prediction | InputRefused]:
-        """Answer for many studies.
+        """Answer for many studies: `predict_stream` with all its results in a list.
 
         Args:
             studies: studies, or pairs of AP and lateral as `predict` takes them.
@@ -158,7 +190,7 @@ class Predictor:
         Raises:
             EngineUnusable, UsageError: as `predict`; no study could be answered.
         """
-        return [self._predict_or_refuse(study) for study in studies]
+        return list(self.predict_stream(studies))
 
     def info(self) -> dict[str, object]:
         """What answers here and how it was started, as a JSON object."""
@@ -183,14 +215,16 @@ class Predictor:
                 "flags": [flag.value for flag in Flag if flag in self._flags],
             },
             "input": manifest.input.to_dict(),
+            "exact": self._exact,
             "load_ms": self._load_ms,
             "warm_up_ms": self._warm_up_ms,
             "closed": self._closed,
         }
 
     def close(self) -> None:
-        """Release the engine; predictions already made stay valid. May be called again."""
+        """Release threads and engine; predictions already made stay valid. May be called again."""
         self._closed = True
+        self._workers.close()
         self._backend.close()
 
     def __enter__(self) -> Predictor:
@@ -204,77 +238,61 @@ class Predictor:
     ) -> None:
         self.close()
 
-    def _predict_or_refuse(self, study: Study | tuple[Source, Source]) -> Prediction | InputRefused:
-        try:
-            return self.predict(study) if isinstance(study, Study) else self.predict(*study)
-        except InputRefused as refusal:
-            return refusal
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("The predictor was closed.", Reason.CLOSED)
 
-    def _answer(
+    def _predict(
         self,
-        study: Study,
-        prepared: StudyInput,
-        outputs: Outputs,
-        timings_ms: Mapping[str, float],
+        given: Study | tuple[Source, Source],
+        laterality: Laterality | None = None,
+        *,
+        threads: int | None = None,
     ) -> Prediction:
-        manifest = self._bundle.manifest
-        names = [backbone.name for backbone in manifest.backbones]
-        probabilities, maps = distribution(outputs.probabilities[0]), outputs.maps[0]
-        novelty = None if outputs.novelty is None else float(outputs.novelty[0])
-        decision = manifest.decision
-        curve = None if decision is None else decision.sign_of_failure
-        sign_of_failure = None if curve is None else curve.probability(maps)
-        found = set(prepared.flags) | self._flags | _findings(decision, novelty, sign_of_failure)
-        if study.overrides:
-            found.add(Flag.OPERATOR_OVERRIDE)
-        if manifest.simulated:
-            found.add(Flag.MODEL_TRAINED_ON_SIMULATION)
-        return Prediction(
-            probabilities=probabilities,
-            member_probabilities={
-                name: distribution(member)
-                for name, member in zip(names, outputs.member_probabilities[0], strict=True)
-            },
-            maps=view_maps(maps),
-            plausible_causes=() if decision is None else decision.plausible_causes(probabilities),
-            novelty=novelty,
-            sign_of_failure=sign_of_failure,
-            flags=tuple(flag for flag in Flag if flag in found),
-            inputs={view: _record(study, prepared, view) for view in VIEWS},
-            timings_ms=timings_ms,
-            provenance=replace(self._provenance, overrides=study.overrides),
+        """From a study, or from AP and lateral, to the answer, with so many threads."""
+        threads = self._threads if threads is None else threads
+        mapper: Mapper = self._workers.side_by_side if threads > 1 else map
+        stages = _Stages()
+        with _one_hierarchy(), stages.measure("total"):
+            if isinstance(given, Study):
+                study = given
+            else:
+                with stages.measure("read"):
+                    ap, lateral = map(own_bytes, given)
+                study, spent = read_study(
+                    ap,
+                    lateral,
+                    laterality,
+                    exact=self._exact,
+                    decode_threads=max(1, threads // len(VIEWS)),
+                    mapper=mapper,
+                )
+                stages.add(spent)
+            with stages.measure("preprocess"):
+                prepared = preprocess_study(study, self._bundle.manifest.input, mapper=mapper)
+            with stages.measure("inference"):
+                outputs = self._backend.infer(prepared.radiographs[np.newaxis])
+        return answer(
+            self._bundle.manifest,
+            self._provenance,
+            self._flags,
+            study,
+            prepared,
+            outputs,
+            stages.ms,
         )
 
-
-def _findings(
-    decision: Decision | None, novelty: float | None, sign_of_failure: float | None
-) -> set[Flag]:
-    """What the bundle's calibration says of an answer, as flags."""
-    found = set()
-    if decision is None or decision.sign_of_failure is None:
-        found.add(Flag.NOT_CALIBRATED)
-    elif sign_of_failure is not None and sign_of_failure < decision.sign_of_failure.threshold:
-        found.add(Flag.NO_SIGN_OF_FAILURE)
-    if decision is not None and novelty is not None and novelty > decision.novelty_threshold:
-        found.add(Flag.OUT_OF_DISTRIBUTION)
-    return found
-
-
-def _provenance(bundle: Bundle, choice: Choice) -> Provenance:
-    manifest, backend = bundle.manifest, choice.backend
-    return Provenance(
-        package_version=__version__,
-        bundle_name=manifest.name,
-        bundle_version=manifest.version,
-        bundle_digest=manifest.digest,
-        variant=choice.variant,
-        backend=backend.name,
-        backend_version=backend.version,
-        device=backend.device,
-        settings=backend.settings,
-        overrides={},
-        intended_use=manifest.intended_use,
-    )
+    def _predict_or_refuse(
+        self, given: Study | tuple[Source, Source] | InputRefused
+    ) -> Prediction | InputRefused:
+        """One study of a stream, in a single thread."""
+        self._check_open()
+        if isinstance(given, InputRefused):
+            return given
+        try:
+            return self._predict(given, threads=1)
+        except InputRefused as refusal:
+            return _without_frames(refusal)
 
 
 class _Stages:
@@ -287,7 +305,11 @@ class _Stages:
     def measure(self, stage: str) -> Iterator[None]:
         started = time.perf_counter()
         yield
-        self.ms[stage] = 1e3 * (time.perf_counter() - started)
+        self.add({stage: 1e3 * (time.perf_counter() - started)})
+
+    def add(self, spent: Mapping[str, float]) -> None:
+        for stage, milliseconds in spent.items():
+            self.ms[stage] = self.ms.get(stage, 0.0) + milliseconds
 
 
 @contextmanager
@@ -302,35 +324,39 @@ def _one_hierarchy() -> Iterator[None]:
         raise Fault(f"A fault of hipnet_edge ({name}); please report it.") from error
 
 
-def _given(study: Study, lateral: Source | None, laterality: Laterality | None) -> Study:
-    if lateral is not None or laterality is not None:
-        raise UsageError("A study already holds its lateral and its side; give it alone.")
-    return study
+@contextmanager
+def _beside(work: Callable[[], None], threads: int) -> Iterator[None]:
+    """Do some work while the block runs, in a thread if there may be two; after it if not."""
+    if threads == 1:
+        yield
+        work()
+        return
+    thread = threading.Thread(target=work, name="hipnet-edge-import", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
-def _read(ap: Source, lateral: Source | None, laterality: Laterality | None) -> Study:
-    if lateral is None:
-        raise UsageError("A prediction needs an AP and a lateral radiograph, or a Study.")
-    first, second = (
-        source if isinstance(source, Radiograph) else Radiograph.from_dicom(source)
-        for source in (ap, lateral)
-    )
-    return Study(first, second, laterality=laterality)
+def _owned(given: Study | tuple[Source, Source]) -> Study | tuple[Source, Source] | InputRefused:
+    """A study of a stream as another thread may have it: open files are read in this one."""
+    if isinstance(given, Study):
+        return given
+    try:
+        ap, lateral = given
+    except (TypeError, ValueError) as error:
+        raise UsageError("A stream is of studies, or of pairs of AP and lateral.") from error
+    try:
+        return own_bytes(ap), own_bytes(lateral)
+    except InputRefused as refusal:
+        return _without_frames(refusal)
 
 
-def _record(study: Study, prepared: StudyInput, view: View) -> InputRecord:
-    radiograph = study.views[view]
-    return InputRecord(
-        view=view,
-        view_source=radiograph.view.source,
-        laterality=prepared.laterality,
-        laterality_source=prepared.laterality_source,
-        anatomy=radiograph.anatomy.value,
-        anatomy_source=radiograph.anatomy.source,
-        sop_instance_uid=radiograph.sop_instance_uid,
-        study_instance_uid=radiograph.study_instance_uid,
-        pixel_sha256=radiograph.pixel_sha256,
-        pixel_spacing=radiograph.pixel_spacing,
-        voi=radiograph.voi,
-        geometry=prepared.views[view].geometry,
-    )
+def _without_frames(refusal: InputRefused) -> InputRefused:
+    """A refusal to be kept: its traceback, and that of what caused it, would keep the pixels."""
+    error: BaseException | None = refusal
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+    return refusal

@@ -121,12 +121,22 @@ class Study:
             InputRefused: `UNREADABLE_FILE`, `MISSING_VIEW`, `UNKNOWN_VIEW`, `AMBIGUOUS_PAIR`, or
                 why the pair that was found cannot be read.
         """
-        side = _named_side(laterality)
-        candidates, passed_over = _find_candidates(Path(path))
-        ap, lateral = _choose_pair(candidates, side, passed_over)
-        return cls(
-            Radiograph.from_dicom(ap.path), Radiograph.from_dicom(lateral.path), laterality=side
-        )
+        ap, lateral = find_pair(path, laterality=laterality)
+        return cls(Radiograph.from_dicom(ap), Radiograph.from_dicom(lateral), laterality=laterality)
+
+
+def find_pair(
+    path: str | os.PathLike[str], *, laterality: Laterality | str | None = None
+) -> tuple[Path, Path]:
+    """The AP and the lateral file that `Study.from_directory` reads, chosen by their headers.
+
+    Raises:
+        InputRefused: `UNREADABLE_FILE`, `MISSING_VIEW`, `UNKNOWN_VIEW` or `AMBIGUOUS_PAIR`.
+        UsageError: the side is neither left nor right.
+    """
+    candidates, passed_over = _find_candidates(Path(path))
+    ap, lateral = _choose_pair(candidates, _named_side(laterality), passed_over)
+    return ap.path, lateral.path
 
 
 def _named_side(laterality: Laterality | str | None) -> Laterality | None:

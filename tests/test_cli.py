@@ -71,6 +71,14 @@ def test_json_on_stdout_is_only_json_and_follows_the_schema(command, study):
     assert "maps" not in result
 
 
+def test_every_stage_is_timed_also_when_the_operator_states_something(command, study):
+    files = (study / "ap.dcm", study / "lateral.dcm")
+    stages = ["read", "decode", "preprocess", "inference", "total"]
+    for arguments in (files, ("--study", study), (*files, "--anatomy", "hip", "--exact")):
+        _, out, _ = command(*arguments, "--json", "-")
+        assert list(json.loads(out)["timings_ms"]) == stages
+
+
 def test_maps_on_request_can_be_read_back(command, study):
     _, out, _ = command(study / "ap.dcm", study / "lateral.dcm", "--json", "-", "--maps")
     assert Prediction.from_dict(json.loads(out)).map_for("ap", "pji").shape == (64, 40)

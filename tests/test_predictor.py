@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
+import os
+import tarfile
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -114,10 +118,68 @@ def test_what_the_operator_states_stands_in_the_result(predictor):
 
 def test_stages_are_timed(predictor, study):
     timed = predictor.predict(*pair(1)).timings_ms
-    assert set(timed) == {"read", "preprocess", "inference", "total"}
+    assert list(timed) == ["read", "decode", "preprocess", "inference", "total"]
     assert all(milliseconds > 0 for milliseconds in timed.values())
-    assert timed["read"] + timed["preprocess"] + timed["inference"] <= timed["total"]
-    assert "read" not in predictor.predict(study).timings_ms
+    assert sum(timed.values()) <= 2 * timed["total"]
+    assert set(predictor.predict(study).timings_ms) == {"preprocess", "inference", "total"}
+
+
+def test_two_views_are_read_at_once_where_there_are_threads(folder):
+    ap, lateral = pair(1)
+    with Predictor(folder, threads=2) as predictor:
+        meet = threading.Barrier(2, timeout=20)  # breaks unless both are read together
+
+        class Meeting(os.PathLike):
+            def __init__(self, path):
+                self.path = path
+
+            def __fspath__(self):
+                meet.wait()
+                return str(self.path)
+
+        for name, content in (("ap", ap), ("lateral", lateral)):
+            (folder.parent / name).write_bytes(content)
+        together = predictor.predict(*(Meeting(folder.parent / n) for n in ("ap", "lateral")))
+        assert sum(together.timings_ms.values()) <= 2 * together.timings_ms["total"]
+        assert together == predictor.predict(ap, lateral)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_where_both_views_are_bad_the_ap_is_named(folder, threads):
+    ap, lateral = pair(1)
+    with Predictor(folder, threads=threads) as predictor:
+        for first, second, code in (
+            (b"junk", "/nowhere", Reason.NOT_DICOM),
+            ("/nowhere", b"junk", Reason.UNREADABLE_FILE),
+            (ap, b"junk", Reason.NOT_DICOM),
+            (ap, ap, Reason.SAME_IMAGE_TWICE),
+        ):
+            with pytest.raises(InputRefused) as caught:
+                predictor.predict(first, second)
+            assert caught.value.code is code
+        assert predictor.predict(ap, lateral).inputs[View.AP].sop_instance_uid == "1.2.3.1.1"
+
+
+def test_one_archive_of_open_files_is_read_in_one_thread(folder):
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for seed in range(6):
+            for content in pair(seed):
+                member = tarfile.TarInfo(f"{seed}-{len(tar.getmembers())}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    archive.seek(0)
+    with tarfile.open(fileobj=archive) as tar, Predictor(folder, threads=2) as predictor:
+        files = [tar.extractfile(member) for member in tar]
+        answers = list(predictor.predict_stream(zip(files[::2], files[1::2], strict=True)))
+        assert answers == [predictor.predict(*pair(seed)) for seed in range(6)]
+
+
+def test_exact_stands_in_the_info_and_changes_no_uncompressed_study(folder, predictor):
+    with Predictor(folder, threads=1, exact=True) as exact:
+        assert exact.info()["exact"] is True
+        assert exact.predict(*pair(1)) == predictor.predict(*pair(1))
+    assert predictor.info()["exact"] is False
 
 
 def test_a_batch_answers_every_study_in_order(predictor, study):
@@ -152,6 +214,7 @@ def test_a_closed_predictor_says_so(folder, study):
         lambda: predictor.predict(study),
         lambda: predictor.predict(b"", b""),
         lambda: predictor.predict_batch([study]),
+        lambda: predictor.predict_stream([study]),
     ):
         with pytest.raises(UsageError) as caught:
             call()
@@ -166,6 +229,9 @@ def test_wrong_calls_are_usage_errors(predictor, study):
         lambda: predictor.predict(ap),
         lambda: predictor.predict(study, ap),
         lambda: predictor.predict(study, laterality=Laterality.LEFT),
+        lambda: predictor.predict_batch([ap]),
+        lambda: predictor.predict_batch([(ap,)]),
+        lambda: predictor.predict_stream([], look_ahead=-1),
     ):
         with pytest.raises(UsageError):
             call()

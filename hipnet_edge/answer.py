@@ -1,0 +1,123 @@
+"""From what the network said of a study to the `Prediction`, with what the bundle adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hipnet_edge import __version__
+from hipnet_edge.prediction import (
+    InputRecord,
+    Prediction,
+    Provenance,
+    distribution,
+    view_maps,
+)
+from hipnet_edge.vocabulary import VIEWS, Flag, View
+
+if TYPE_CHECKING:
+    from hipnet_edge.backends import Choice, Outputs
+    from hipnet_edge.bundle import Bundle
+    from hipnet_edge.decision import Decision
+    from hipnet_edge.manifest import Manifest
+    from hipnet_edge.preprocessing import StudyInput
+    from hipnet_edge.study import Study
+
+
+def provenance_of(bundle: Bundle, choice: Choice) -> Provenance:
+    """What every result of a bundle on an engine says of its making."""
+    manifest, backend = bundle.manifest, choice.backend
+    return Provenance(
+        package_version=__version__,
+        bundle_name=manifest.name,
+        bundle_version=manifest.version,
+        bundle_digest=manifest.digest,
+        variant=choice.variant,
+        backend=backend.name,
+        backend_version=backend.version,
+        device=backend.device,
+        settings=backend.settings,
+        overrides={},
+        intended_use=manifest.intended_use,
+    )
+
+
+def answer(
+    manifest: Manifest,
+    provenance: Provenance,
+    flags: Collection[Flag],
+    study: Study,
+    prepared: StudyInput,
+    outputs: Outputs,
+    timings_ms: Mapping[str, float],
+) -> Prediction:
+    """The result for one study.
+
+    Args:
+        manifest: of the bundle that answered.
+        provenance: what every result of its predictor says.
+        flags: what every result of its engine must say.
+        study: what was given.
+        prepared: what the network saw of it.
+        outputs: what the network said, for a batch of one.
+        timings_ms: milliseconds by stage.
+    """
+    names = [backbone.name for backbone in manifest.backbones]
+    probabilities, maps = distribution(outputs.probabilities[0]), outputs.maps[0]
+    novelty = None if outputs.novelty is None else float(outputs.novelty[0])
+    decision = manifest.decision
+    curve = None if decision is None else decision.sign_of_failure
+    sign_of_failure = None if curve is None else curve.probability(maps)
+    found = set(prepared.flags) | set(flags) | _findings(decision, novelty, sign_of_failure)
+    if study.overrides:
+        found.add(Flag.OPERATOR_OVERRIDE)
+    if manifest.simulated:
+        found.add(Flag.MODEL_TRAINED_ON_SIMULATION)
+    return Prediction(
+        probabilities=probabilities,
+        member_probabilities={
+            name: distribution(member)
+            for name, member in zip(names, outputs.member_probabilities[0], strict=True)
+        },
+        maps=view_maps(maps),
+        plausible_causes=() if decision is None else decision.plausible_causes(probabilities),
+        novelty=novelty,
+        sign_of_failure=sign_of_failure,
+        flags=tuple(flag for flag in Flag if flag in found),
+        inputs={view: _record(study, prepared, view) for view in VIEWS},
+        timings_ms=timings_ms,
+        provenance=replace(provenance, overrides=study.overrides),
+    )
+
+
+def _findings(
+    decision: Decision | None, novelty: float | None, sign_of_failure: float | None
+) -> set[Flag]:
+    """What the bundle's calibration says of an answer, as flags."""
+    found = set()
+    if decision is None or decision.sign_of_failure is None:
+        found.add(Flag.NOT_CALIBRATED)
+    elif sign_of_failure is not None and sign_of_failure < decision.sign_of_failure.threshold:
+        found.add(Flag.NO_SIGN_OF_FAILURE)
+    if decision is not None and novelty is not None and novelty > decision.novelty_threshold:
+        found.add(Flag.OUT_OF_DISTRIBUTION)
+    return found
+
+
+def _record(study: Study, prepared: StudyInput, view: View) -> InputRecord:
+    radiograph = study.views[view]
+    return InputRecord(
+        view=view,
+        view_source=radiograph.view.source,
+        laterality=prepared.laterality,
+        laterality_source=prepared.laterality_source,
+        anatomy=radiograph.anatomy.value,
+        anatomy_source=radiograph.anatomy.source,
+        sop_instance_uid=radiograph.sop_instance_uid,
+        study_instance_uid=radiograph.study_instance_uid,
+        pixel_sha256=radiograph.pixel_sha256,
+        pixel_spacing=radiograph.pixel_spacing,
+        voi=radiograph.voi,
+        geometry=prepared.views[view].geometry,
+    )
