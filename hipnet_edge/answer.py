@@ -117,6 +117,7 @@ def _record(study: Study, prepared: StudyInput, view: View) -> InputRecord:
         sop_instance_uid=radiograph.sop_instance_uid,
         study_instance_uid=radiograph.study_instance_uid,
         pixel_sha256=radiograph.pixel_sha256,
+        encoded_sha256=radiograph.encoded_sha256,
         pixel_spacing=radiograph.pixel_spacing,
         voi=radiograph.voi,
         geometry=prepared.views[view].geometry,

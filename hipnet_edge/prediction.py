@@ -38,8 +38,11 @@ class InputRecord:
     anatomy_source: str
     sop_instance_uid: str | None
     study_instance_uid: str | None
-    pixel_sha256: str
-    """Over the stored values; names the picture where no UID does."""
+    pixel_sha256: str | None
+    """Over the stored values; names the picture where no UID does. None where not every pixel was
+    decoded: see `exact` of `Predictor`."""
+    encoded_sha256: str | None
+    """Over the stream that a JPEG 2000 or HTJ2K radiograph was decoded from; None for others."""
     pixel_spacing: PixelSpacing | None
     voi: str
     """Which VOI transformation of the header was applied."""

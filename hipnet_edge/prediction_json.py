@@ -148,6 +148,7 @@ def _write_input(record: InputRecord) -> dict[str, object]:
         "sop_instance_uid": record.sop_instance_uid,
         "study_instance_uid": record.study_instance_uid,
         "pixel_sha256": record.pixel_sha256,
+        "encoded_sha256": record.encoded_sha256,
         "pixel_spacing": None
         if spacing is None
         else {"row_mm": spacing.row_mm, "column_mm": spacing.column_mm, "source": spacing.source},
@@ -163,13 +164,17 @@ def _read_input(inputs: Fields, view: View) -> InputRecord:
     fields = inputs.child(view.value)
     fields.only(
         "view", "view_source", "laterality", "laterality_source", "anatomy", "anatomy_source",
-        "sop_instance_uid", "study_instance_uid", "pixel_sha256", "pixel_spacing", "voi",
-        "shape", "box", "mirrored", "network_shape",
+        "sop_instance_uid", "study_instance_uid", "pixel_sha256",
+        "encoded_sha256", "pixel_spacing", "voi", "shape", "box", "mirrored", "network_shape",
     )  # fmt: skip
     if fields.member("view", View) is not view:
         raise fields.wrong("view", f"is not {view.value}")
-    if not _SHA256.fullmatch(fields.text("pixel_sha256")):
-        raise fields.wrong("pixel_sha256", "is not 64 hexadecimal digits in lower case")
+    digests = {name: fields.text_or_none(name) for name in ("pixel_sha256", "encoded_sha256")}
+    for name, digest in digests.items():
+        if digest is not None and not _SHA256.fullmatch(digest):
+            raise fields.wrong(name, "is not 64 hexadecimal digits in lower case")
+    if not any(digests.values()):
+        raise fields.wrong("pixel_sha256", "is null, and so is encoded_sha256")
     return InputRecord(
         view=view,
         view_source=fields.text("view_source"),
@@ -179,7 +184,7 @@ def _read_input(inputs: Fields, view: View) -> InputRecord:
         anatomy_source=fields.text("anatomy_source"),
         sop_instance_uid=fields.text_or_none("sop_instance_uid"),
         study_instance_uid=fields.text_or_none("study_instance_uid"),
-        pixel_sha256=fields.text("pixel_sha256"),
+        **digests,
         pixel_spacing=_read_spacing(fields),
         voi=fields.text("voi"),
         geometry=_read_geometry(fields),

@@ -19,6 +19,7 @@ from hipnet_edge.backends.cores import available_cores
 from hipnet_edge.bundle import Bundle
 from hipnet_edge.errors import Fault, HipNetError, InputRefused, Reason, UsageError
 from hipnet_edge.intake import import_readers, own_bytes, read_study
+from hipnet_edge.pixels import SHORTCUT
 from hipnet_edge.prediction import Prediction, Provenance
 from hipnet_edge.preprocessing import Mapper, preprocess_study
 from hipnet_edge.study import Study
@@ -73,7 +74,8 @@ class Predictor:
             self._backend.infer(self._backend.signature.test_pattern())
         self._load_ms = 1e3 * (loaded - started)
         self._warm_up_ms = 1e3 * (time.perf_counter() - loaded)
-        self._exact = exact
+        gate = self._bundle.manifest.gate
+        self._exact = exact or gate is None or not gate.allows(SHORTCUT)
         self._workers = Workers(available_cores())
         self._closed = False
 

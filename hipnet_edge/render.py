@@ -22,7 +22,7 @@ from hipnet_edge.vocabulary import CAUSES, VIEWS, Cause, Flag, View
 from hipnet_edge.wording import FLAG_WORDS, RESEARCH_USE, in_words
 
 if TYPE_CHECKING:
-    from hipnet_edge.prediction import Prediction
+    from hipnet_edge.prediction import InputRecord, Prediction
     from hipnet_edge.radiograph import Radiograph
     from hipnet_edge.study import Study
 
@@ -78,6 +78,13 @@ def overlay(
     return cast(Picture, np.rint(base * (1.0 - alpha) + colours * alpha).astype(np.uint8))
 
 
+def _same_image(record: InputRecord, radiograph: Radiograph) -> bool:
+    """Whether a result is about this radiograph; either may not have had every pixel decoded."""
+    if record.pixel_sha256 is None or radiograph.pixel_sha256 is None:
+        return record.encoded_sha256 == radiograph.encoded_sha256
+    return record.pixel_sha256 == radiograph.pixel_sha256
+
+
 def render_page(prediction: Prediction, study: Study) -> Picture:
     """The page of one result: both views, every map, every number, every flag.
 
@@ -92,7 +99,7 @@ def render_page(prediction: Prediction, study: Study) -> Picture:
         UsageError: the prediction was made from other radiographs.
     """
     for view, radiograph in study.views.items():
-        if prediction.inputs[view].pixel_sha256 != radiograph.pixel_sha256:
+        if not _same_image(prediction.inputs[view], radiograph):
             raise UsageError(f"The prediction was made from another {view.label} radiograph.")
     page, pen = drawing.new_page(PAGE_HEIGHT, PAGE_WIDTH), Pen()
     shown = {view: _Shown(prediction, study.views[view], view) for view in VIEWS}
