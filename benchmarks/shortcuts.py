@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.encaps import encapsulate
+from pydicom.uid import UID
 from tqdm import tqdm
 
 from export.bundle import write_gate
@@ -127,7 +128,7 @@ def encoded(dataset: Dataset, codec: str) -> bytes:
     whole = Dataset()
     whole.update(dataset)
     whole.file_meta = dataset.file_meta
-    whole.file_meta.TransferSyntaxUID = _SYNTAX[codec]
+    whole.file_meta.TransferSyntaxUID = UID(_SYNTAX[codec])
     whole.PixelData = encapsulate([bytes(stream)])
     whole["PixelData"].VR = "OB"
     whole["PixelData"].is_undefined_length = True

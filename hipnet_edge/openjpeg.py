@@ -133,7 +133,7 @@ class _Source:
     """Bytes as a stream of OpenJPEG's."""
 
     def __init__(self, data: bytes) -> None:
-        self._data, self._position = data, 0
+        self._data, self._position = np.frombuffer(data, np.uint8), 0
         # OpenJPEG keeps no reference of its own: these must live as long as the stream.
         self._functions = (_Read(self._read), _Skip(self._skip), _Seek(self._seek))
 
@@ -149,7 +149,7 @@ class _Source:
         count = min(size, len(self._data) - self._position)
         if count <= 0:
             return _END
-        ctypes.memmove(target, self._data[self._position : self._position + count], count)
+        ctypes.memmove(target, self._data.ctypes.data + self._position, count)
         self._position += count
         return count
 

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from hipnet_edge import codestreams, openjpeg
@@ -116,6 +115,8 @@ class ReducedPixels:
         """Stored values on a grid of pixels; every third, fourth ... lie between the overview's."""
         if min(rows.step or 1, columns.step or 1) < _FINEST_STEP:
             return self.stored[rows, columns]
+        import cv2
+
         (top, _, down), (left, _, across) = (
             part.indices(length) for part, length in zip((rows, columns), self.shape, strict=True)
         )
