@@ -74,13 +74,16 @@ def available() -> bool:
     return (int(version[0]), int(version[1])) >= (2, 3)
 
 
-def decode(codestream: bytes, discard: int, region: Box | None = None) -> NDArray[np.int32]:
+def decode(
+    codestream: bytes, discard: int, region: Box | None = None, *, threads: int = 1
+) -> NDArray[np.int32]:
     """Decode a region of a grey image at a part of its resolution.
 
     Args:
         codestream: of one component and origin (0, 0), checked by `codestreams.jpeg2000_header`.
         discard: how many doublings of the resolution are left out: 1 for a half, 2 for a quarter.
         region: in pixels of the full image; None for all of it.
+        threads: how many decode code blocks.
 
     Returns:
         int32 [rows, columns]. Pixel (i, j) of the whole image at that resolution lies on pixel
@@ -94,6 +97,8 @@ def decode(codestream: bytes, discard: int, region: Box | None = None) -> NDArra
     if library is None:
         raise DecodingFailed("OpenJPEG is not here.")
     with _opened(library, codestream, discard) as (codec, stream, image):
+        if threads > 1:
+            library.opj_codec_set_threads(codec, threads)
         if region is not None:
             corners = (region.left, region.top, region.right, region.bottom)
             _succeed(library.opj_set_decode_area(codec, image, *corners))
@@ -207,6 +212,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         ("opj_destroy_codec", None, (pointer,)),
         ("opj_set_default_decoder_parameters", None, (pointer,)),
         ("opj_setup_decoder", c_int, (pointer, pointer)),
+        ("opj_codec_set_threads", c_int, (pointer, c_int)),
         ("opj_read_header", c_int, (pointer, pointer, POINTER(image))),
         ("opj_set_decode_area", c_int, (pointer, image, *(c_int32,) * 4)),
         ("opj_decode", c_int, (pointer, pointer, image)),

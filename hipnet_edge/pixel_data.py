@@ -139,7 +139,9 @@ def decode_pixels(dicom: DicomObject, layout: PixelLayout, *, threads: int = 1) 
     return stored
 
 
-def reduced_pixels(dicom: DicomObject, layout: PixelLayout) -> ReducedPixels | None:
+def reduced_pixels(
+    dicom: DicomObject, layout: PixelLayout, *, threads: int = 1
+) -> ReducedPixels | None:
     """The pixels of JPEG 2000 and HTJ2K, to be decoded in parts; None if only the whole will do.
 
     Raises:
@@ -151,7 +153,9 @@ def reduced_pixels(dicom: DicomObject, layout: PixelLayout) -> ReducedPixels | N
         codestream = codestreams.jpeg2000_codestream(_joined_fragments(dicom.pixels))
         header = codestreams.jpeg2000_header(codestream)
         _check_stream(header, layout)
-        return ReducedPixels.open(codestream, layout) if header.signed == layout.signed else None
+        if header.signed != layout.signed:
+            return None
+        return ReducedPixels.open(codestream, layout, threads=threads)
 
 
 def encoded_sha256(dicom: DicomObject) -> str | None:

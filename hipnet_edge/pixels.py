@@ -70,22 +70,31 @@ class ReducedPixels:
     """
 
     def __init__(
-        self, codestream: bytes, layout: PixelLayout, levels: int, *, regions: bool
+        self,
+        codestream: bytes,
+        layout: PixelLayout,
+        levels: int,
+        *,
+        regions: bool,
+        threads: int,
     ) -> None:
         self.shape = (layout.rows, layout.columns)
         self._codestream, self._layout = codestream, layout
-        self._levels, self._regions = levels, regions
+        self._levels, self._regions, self._threads = levels, regions, threads
         self.overview = self._decode(_OVERVIEW_DISCARDS, None)
         self._whole: Stored | None = None
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, codestream: bytes, layout: PixelLayout) -> ReducedPixels | None:
+    def open(
+        cls, codestream: bytes, layout: PixelLayout, *, threads: int = 1
+    ) -> ReducedPixels | None:
         """The pixels, if they can be decoded in parts; None if they must be decoded whole.
 
         Args:
             codestream: whose headers `codestreams.jpeg2000_header` has checked against `layout`.
             layout: how the DICOM header says that the pixels are stored.
+            threads: how many decode it.
         """
         coding = codestreams.jpeg2000_coding(codestream)
         if (
@@ -97,7 +106,8 @@ class ReducedPixels:
             return None
         try:
             # OpenJPEG 2.5 decodes regions of HTJ2K to grey.
-            return cls(codestream, layout, coding.levels, regions=not coding.high_throughput)
+            regions = not coding.high_throughput
+            return cls(codestream, layout, coding.levels, regions=regions, threads=threads)
         except openjpeg.DecodingFailed as error:
             _LOG.info("decoded whole: %s", error)
             return None
@@ -186,7 +196,7 @@ class ReducedPixels:
         return whole[top:bottom, left:right]
 
     def _decode(self, discards: int, region: Box | None) -> Stored:
-        values = openjpeg.decode(self._codestream, discards, region)
+        values = openjpeg.decode(self._codestream, discards, region, threads=self._threads)
         np.clip(values, self._layout.lowest, self._layout.highest, out=values)
         return values.astype(self._layout.stored_dtype)
 

@@ -144,7 +144,7 @@ class Radiograph:
             findings = stated.findings(header)
             pixels: WholePixels | ReducedPixels | None = None
             if not exact and not hides_pixels(header):
-                pixels = reduced_pixels(dicom, layout)
+                pixels = reduced_pixels(dicom, layout, threads=decode_threads)
             valid = None
             if pixels is None:
                 pixels = WholePixels(decode_pixels(dicom, layout, threads=decode_threads))
