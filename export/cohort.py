@@ -69,6 +69,7 @@ _SOURCES = (
     "grey_levels.py",
     "image_files.py",
     "implant.py",
+    "pixel_data.py",
     "preprocessing.py",
     "radiograph.py",
     "study.py",

@@ -256,8 +256,10 @@ def _keep_stored_bits(values: Stored, layout: PixelLayout, high_bit: int) -> Sto
     below = high_bit + 1 - layout.bits_stored
     if layout.signed:
         # To the top of the word and back: the arithmetic shift carries the sign down.
-        words = values.astype(np.uint16) << np.uint16(15 - high_bit)
-        return words.view(np.int16) >> np.int16(16 - layout.bits_stored)  # type: ignore[no-any-return]
+        words = values.astype(np.uint16, copy=False) << np.uint16(15 - high_bit)
+        signed: NDArray[np.int16] = words.view(np.int16)
+        signed >>= np.int16(16 - layout.bits_stored)
+        return signed
     if below:
         values = values >> values.dtype.type(below)
     if values.dtype.itemsize * 8 > layout.bits_stored and values.max() > layout.highest:

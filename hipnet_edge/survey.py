@@ -87,8 +87,7 @@ def _shown(radiograph: Radiograph) -> Box:
     """The smallest box around all valid pixels."""
     if radiograph.valid is None:
         return Box(0, 0, *radiograph.stored.shape)
-    rows = np.flatnonzero(radiograph.valid.any(axis=1))
-    columns = np.flatnonzero(radiograph.valid.any(axis=0))
-    if rows.size == 0:
+    left, top, width, height = cv2.boundingRect(radiograph.valid.view(np.uint8))
+    if width == 0:
         raise InputRefused(Reason.EMPTY_IMAGE, "The radiograph holds nothing but padding.")
-    return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+    return Box(top, left, top + height, left + width)
