@@ -117,7 +117,7 @@ def hipnet_edge() -> None:
     type=click.Choice(["auto", "int8", "fp16", "fp32"]),
     help="In which precision it computes.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Threads for one study.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads that may work for it.")
 @click.option("--exact", is_flag=True, help="Decode every pixel, without any shortcut.")
 @click.option(
     "--view-override",

@@ -39,8 +39,8 @@ class Predictor:
         bundle: the model, as a folder or already loaded.
         backend: "auto" or a backend's name.
         precision: "auto", "int8", "fp16" or "fp32".
-        threads: how many threads share one study; None for all cores this process may use. From
-            two on the two views are read side by side.
+        threads: how many threads work for one call; None for all cores this process may use. From
+            two on the two views are read side by side, and a stream begins studies ahead.
         exact: no decoding shortcuts, not even those that the bundle's gate has passed.
         progress: told in one line, now and then, how far a long loading is: a plan for a GPU is
             built where there is none, which takes minutes.
@@ -76,7 +76,7 @@ class Predictor:
         self._warm_up_ms = 1e3 * (time.perf_counter() - loaded)
         gate = self._bundle.manifest.gate
         self._exact = exact or gate is None or not gate.allows(SHORTCUT)
-        self._workers = Workers(available_cores())
+        self._workers = Workers(self._threads)
         self._closed = False
 
     @classmethod
@@ -151,17 +151,17 @@ class Predictor:
     ) -> Iterator[Prediction | InputRefused]:
         """Answer for studies one after another, the next ones begun before this one is answered.
 
-        Several studies are under way at once, one a core, and share the one engine: while one is
-        inferred others are read and decoded. A single study takes longer so than in `predict`,
-        many take less. With `threads=1` inferences run side by side too.
+        As many studies as the predictor has threads are under way at once and share the one engine:
+        while one is inferred others are read and decoded. A single study takes longer so than in
+        `predict`, many take less.
 
         Args:
             studies: studies, or pairs of AP and lateral as `predict` takes them. Taken in the
                 caller's thread, and only when a result is asked for; where that may wait long,
                 as for studies that arrive one by one, the result waits as long: call `predict`.
-            look_ahead: how many studies may be taken beyond the one whose result comes next; one
-                for each core this process may use if not given. What they hold is held in
-                memory. 0 works in the caller's thread alone.
+            look_ahead: how many studies may be taken beyond the one whose result comes next; as
+                many as the predictor has threads if not given. What they hold is held in memory.
+                0, as with one thread, works in the caller's thread alone.
 
         Returns:
             For each study, in order, its prediction, or the refusal in its place. Ended early
@@ -172,7 +172,8 @@ class Predictor:
                 studies raises comes out in its place and ends the stream too.
         """
         self._check_open()
-        ahead = available_cores() if look_ahead is None else look_ahead
+        alone = self._threads == 1
+        ahead = (0 if alone else self._threads) if look_ahead is None else look_ahead
         if ahead < 0:
             raise UsageError("look_ahead must be 0 or more.")
         return self._workers.ahead(self._predict_or_refuse, map(_owned, studies), ahead)
@@ -266,7 +267,7 @@ class Predictor:
                     lateral,
                     laterality,
                     exact=self._exact,
-                    decode_threads=max(1, threads // len(VIEWS)),
+                    decode_threads=threads,
                     mapper=mapper,
                 )
                 stages.add(spent)

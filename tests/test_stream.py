@@ -134,6 +134,14 @@ def test_an_engine_that_fails_ends_the_stream(tmp_path, studies):
         assert list(answers) == []
 
 
+def test_one_thread_is_the_callers(folder, studies, alone):
+    before = threading.active_count()
+    with Predictor(folder, threads=1) as predictor:
+        for index, answer in enumerate(predictor.predict_stream(studies)):
+            assert answer.inputs == alone[index].inputs
+            assert threading.active_count() == before
+
+
 def test_closing_ends_streams_and_threads(folder, studies):
     before = threading.active_count()
     predictor = Predictor(folder)
