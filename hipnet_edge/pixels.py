@@ -1,8 +1,8 @@
 """The pixels of a radiograph: all of them, or no more than what the network needs.
 
-A survey looks at every fourth pixel or so, and the network's pixels are half a millimetre wide,
-three or four of the detector's. Both are taken from the resolutions that JPEG 2000 and HTJ2K store
-anyway: all of the image at a quarter, the box around the prosthesis at a half. What that changes
+A survey looks at a thumbnail, and the network's pixels are half a millimetre wide, three or four of
+the detector's. Both are taken from the resolutions that JPEG 2000 and HTJ2K store anyway: all of a
+usual film at a quarter, the box around the prosthesis at a half. What that changes
 is judged by the gate like any other network (`benchmarks/shortcuts.py`); where the bundle has no
 verdict that passed, or `exact=True` is asked for, images are decoded whole.
 """
@@ -30,12 +30,8 @@ SHORTCUT = "jpeg-2000-resolutions"
 
 LEAST_OVERSAMPLING = 1.25
 """How many decoded pixels a side there must be for each of the network's, at least."""
-_OVERVIEW_DISCARDS = 2
-"""The overview has a quarter of the resolution, so that every fourth pixel can be told from it."""
-_FINEST_STEP = 3
-"""Grids as fine as this are interpolated from the overview."""
-_LEAST_SIDE = 1920
-"""Smaller images are decoded whole: their survey reads nearly every pixel."""
+_LEAST_OVERVIEW = 480
+"""Least longer side of the overview in pixels: half as much again as the survey's thumbnail has."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,9 +52,10 @@ class WholePixels:
         rows, columns = self.stored.shape
         return rows, columns
 
-    def sampled(self, rows: slice, columns: slice) -> Stored:
-        """Stored values on a grid of pixels."""
-        return self.stored[rows, columns]
+    @property
+    def coarse(self) -> Stored:
+        """Every fourth pixel of every fourth row: what a glance needs."""
+        return self.stored[::4, ::4]
 
 
 class ReducedPixels:
@@ -66,22 +63,23 @@ class ReducedPixels:
 
     Attributes:
         shape: rows and columns of the image.
-        overview: stored values [rows / 4, columns / 4] of all of it.
+        coarse: stored values of all of it at a half, a quarter or an eighth of its resolution.
     """
 
     def __init__(
         self,
         codestream: bytes,
         layout: PixelLayout,
-        levels: int,
+        overview: int,
         *,
         regions: bool,
         threads: int,
     ) -> None:
         self.shape = (layout.rows, layout.columns)
         self._codestream, self._layout = codestream, layout
-        self._levels, self._regions, self._threads = levels, regions, threads
-        self.overview = self._decode(_OVERVIEW_DISCARDS, None)
+        self._regions, self._threads = regions, threads
+        self._overview = overview
+        self.coarse = self._decode(self._overview, None)
         self._whole: Stored | None = None
         self._lock = threading.Lock()
 
@@ -97,17 +95,14 @@ class ReducedPixels:
             threads: how many decode it.
         """
         coding = codestreams.jpeg2000_coding(codestream)
-        if (
-            not coding.plain
-            or coding.levels < _OVERVIEW_DISCARDS
-            or max(layout.rows, layout.columns) < _LEAST_SIDE
-            or not openjpeg.available()
-        ):
+        halvings = _halvings(max(layout.rows, layout.columns) / _LEAST_OVERVIEW)
+        overview = min(halvings, coding.levels)
+        if not coding.plain or overview < 1 or not openjpeg.available():
             return None
         try:
             # OpenJPEG 2.5 decodes regions of HTJ2K to grey.
             regions = not coding.high_throughput
-            return cls(codestream, layout, coding.levels, regions=regions, threads=threads)
+            return cls(codestream, layout, overview, regions=regions, threads=threads)
         except openjpeg.DecodingFailed as error:
             _LOG.info("decoded whole: %s", error)
             return None
@@ -120,32 +115,6 @@ class ReducedPixels:
                 self._whole = self._decode(0, None)
                 self._whole.flags.writeable = False
             return self._whole
-
-    def sampled(self, rows: slice, columns: slice) -> Stored:
-        """Stored values on a grid of pixels; every third, fourth ... lie between the overview's."""
-        if min(rows.step or 1, columns.step or 1) < _FINEST_STEP:
-            return self.stored[rows, columns]
-        import cv2
-
-        (top, _, down), (left, _, across) = (
-            part.indices(length) for part, length in zip((rows, columns), self.shape, strict=True)
-        )
-        size = tuple(
-            len(range(*part.indices(length)))
-            for part, length in zip((columns, rows), self.shape[::-1], strict=True)
-        )
-        step = float(1 << _OVERVIEW_DISCARDS)
-        # Pixel i of the overview lies on pixel 4 i of the image.
-        grid = np.array([[across / step, 0, left / step], [0, down / step, top / step]])
-        values: Stored = cv2.warpAffine(
-            self.overview,
-            grid,
-            size,
-            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        # A cubic overshoots at edges; what the bits cannot hold has no grey level.
-        return np.clip(values, self._layout.lowest, self._layout.highest, out=values)
 
     def averaged(
         self,
@@ -183,14 +152,13 @@ class ReducedPixels:
 
     def _discards(self, oversampling: float) -> int:
         """How many doublings are left out where so many pixels a side make one of the network's."""
-        wanted = int(np.log2(max(oversampling / LEAST_OVERSAMPLING, 1.0)))
-        return min(wanted, self._levels)
+        return min(_halvings(oversampling / LEAST_OVERSAMPLING), self._overview)
 
     def _part(self, discards: int, region: Box) -> Stored:
         """Stored values of a region, from the least that must be decoded for it."""
-        if self._regions and discards != _OVERVIEW_DISCARDS:
+        if self._regions and discards != self._overview:
             return self._decode(discards, region)
-        whole = self.overview if discards == _OVERVIEW_DISCARDS else self._decode(discards, None)
+        whole = self.coarse if discards == self._overview else self._decode(discards, None)
         ends = (region.top, region.bottom, region.left, region.right)
         top, bottom, left, right = (-(-end // (1 << discards)) for end in ends)
         return whole[top:bottom, left:right]
@@ -199,6 +167,11 @@ class ReducedPixels:
         values = openjpeg.decode(self._codestream, discards, region, threads=self._threads)
         np.clip(values, self._layout.lowest, self._layout.highest, out=values)
         return values.astype(self._layout.stored_dtype)
+
+
+def _halvings(times: float) -> int:
+    """How often something may be halved that is so many times as large as it must be."""
+    return int(np.log2(max(times, 1.0)))
 
 
 def _averages(values: NDArray[Any], edges: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -23,7 +23,7 @@ from hipnet_edge.pixels import SHORTCUT
 from hipnet_edge.prediction import Prediction, Provenance
 from hipnet_edge.preprocessing import Mapper, preprocess_study
 from hipnet_edge.study import Study
-from hipnet_edge.vocabulary import VIEWS, Flag, Laterality
+from hipnet_edge.vocabulary import Flag, Laterality
 from hipnet_edge.workers import Workers
 
 if TYPE_CHECKING:

@@ -48,8 +48,6 @@ __all__ = ["Anatomy", "Finding", "GreyTable", "PixelSpacing", "Radiograph"]
 
 _MAX_ASPECT_RATIO = 3.0
 _SATURATED_FRACTION = 0.5
-_SATURATION_STEP = 4
-"""Saturation is judged on every fourth row and column."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -303,7 +301,7 @@ class Radiograph:
         Returns:
             float32 [rows, columns] in [0, 1]; bright is dense; 0 where a pixel is not valid.
         """
-        levels = self.grey_table.apply(self.pixels.sampled(rows, columns))
+        levels = self.grey_table.apply(self.stored[rows, columns])
         if self.valid is not None:
             levels *= self.valid[rows, columns]
         return levels
@@ -324,7 +322,7 @@ def _pixel_range(
     import cv2
 
     mask = None if valid is None else valid.view(np.uint8)
-    seen = pixels.overview if isinstance(pixels, ReducedPixels) else pixels.stored
+    seen = pixels.coarse if isinstance(pixels, ReducedPixels) else pixels.stored
     low, high, _, _ = cv2.minMaxLoc(seen, mask)
     return int(low), int(high)
 
@@ -350,10 +348,9 @@ def _flags(
 ) -> tuple[Flag, ...]:
     """What the pixels and the call say that a reader should know."""
     flags = []
-    coarse = (slice(None, None, _SATURATION_STEP),) * 2
-    levels = table.apply(pixels.sampled(*coarse))
+    levels = table.apply(pixels.coarse)
     if valid is not None:
-        levels = levels[valid[coarse]]
+        levels = levels[valid[::4, ::4]]
     ends = (np.count_nonzero(levels == 0.0), np.count_nonzero(levels == 1.0))
     if max(ends) > _SATURATED_FRACTION * levels.size:
         flags.append(Flag.SATURATED)

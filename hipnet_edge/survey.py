@@ -11,6 +11,7 @@ import numpy as np
 from hipnet_edge.collimation import Box, find_collimation
 from hipnet_edge.errors import InputRefused, Reason
 from hipnet_edge.implant import Implant, find_implants
+from hipnet_edge.pixels import ReducedPixels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 THUMBNAIL = 320
 """Longer side in pixels of the thumbnail on which collimation and prosthesis are found."""
+_STRIP = 32
+"""Rows of halved grey levels that are made at once."""
 
 
 @dataclass(frozen=True)
@@ -50,37 +53,70 @@ def survey_of(radiograph: Radiograph) -> Survey:
     """Look over a radiograph once, small: what the collimator left open, and the prostheses."""
     # Padding is no part of the radiograph: with it or without, the same thumbnail is read.
     frame = _shown(radiograph)
-    stride = max(1, max(frame.height, frame.width) // (2 * THUMBNAIL))
-    sampled = (
-        slice(frame.top + stride // 2, frame.bottom, stride),
-        slice(frame.left + stride // 2, frame.right, stride),
-    )
-    grey = radiograph.grey_levels(*sampled)
-    scale = min(1.0, THUMBNAIL / max(grey.shape))
-    size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
-    thumbnail: NDArray[np.float32] = cv2.resize(  # type: ignore[assignment]
-        grey, size, interpolation=cv2.INTER_AREA
-    )
+    part = _whole_blocks(frame)
+    scale = min(1.0, THUMBNAIL / max(part.height, part.width))
+    rows, columns = (max(1, round(side * scale)) for side in (part.height, part.width))
+    thumbnail = _thumbnail(radiograph, part, (rows, columns))
     valid = None
     if radiograph.valid is not None:
-        shown = radiograph.valid[sampled].astype(np.float32)
-        valid = cv2.resize(shown, size, interpolation=cv2.INTER_AREA) > 0.5
+        shown = radiograph.valid[part.slices].astype(np.float32)
+        valid = cv2.resize(shown, (columns, rows), interpolation=cv2.INTER_AREA) > 0.5
     field = find_collimation(thumbnail, valid)
-    whole = Box(0, 0, *thumbnail.shape)
-    down, across = frame.height / thumbnail.shape[0], frame.width / thumbnail.shape[1]
+    down, across = part.height / rows, part.width / columns
     return Survey(
         Box(
             round(field.top * down),
             round(field.left * across),
-            round(field.bottom * down),
-            round(field.right * across),
+            round(field.bottom * down) if field.bottom < rows else frame.height,
+            round(field.right * across) if field.right < columns else frame.width,
         ).shifted(frame.top, frame.left),
-        field != whole,
+        field != Box(0, 0, rows, columns),
         tuple(
             implant.scaled(down, across).shifted(frame.top, frame.left)
             for implant in find_implants(thumbnail, field)
         ),
     )
+
+
+def _whole_blocks(frame: Box) -> Box:
+    """What of a frame is a whole number of the blocks that its thumbnail is averaged from."""
+    block = 1 << _halvings(frame)
+    height, width = frame.height // block * block, frame.width // block * block
+    return Box(frame.top, frame.left, frame.top + height, frame.left + width)
+
+
+def _halvings(frame: Box) -> int:
+    """How often a frame is halved before it is resized: twice the thumbnail is left at least."""
+    return max(0, (max(frame.height, frame.width) // (2 * THUMBNAIL)).bit_length() - 1)
+
+
+def _thumbnail(radiograph: Radiograph, part: Box, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Grey levels averaged over all pixels of each of the thumbnail's.
+
+    Every pixel counts: with every fourth alone, noise of one pixel could move the box.
+    """
+    rows, columns = shape
+    if isinstance(radiograph.pixels, ReducedPixels):
+        return radiograph.pixels.averaged(
+            part,
+            np.linspace(part.top, part.bottom, rows + 1),
+            np.linspace(part.left, part.right, columns + 1),
+            radiograph.grey_table.apply,
+        )
+    halvings = _halvings(part)
+    strips = []
+    # Strip by strip: the grey levels of a whole film take 30 MB.
+    for top in range(part.top, part.bottom, _STRIP << halvings):
+        strip = slice(top, min(top + (_STRIP << halvings), part.bottom))
+        grey = radiograph.grey_levels(strip, slice(part.left, part.right))
+        for _ in range(halvings):
+            half = (grey.shape[1] // 2, grey.shape[0] // 2)
+            grey = cv2.resize(grey, half, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+        strips.append(grey)
+    thumbnail: NDArray[np.float32] = cv2.resize(  # type: ignore[assignment]
+        np.vstack(strips), (columns, rows), interpolation=cv2.INTER_AREA
+    )
+    return thumbnail
 
 
 def _shown(radiograph: Radiograph) -> Box:

@@ -118,15 +118,13 @@ def test_a_slope_is_the_same_slope_at_every_resolution(syntax):
             slope[box.slices].astype(np.float32), (288, 480), interpolation=cv2.INTER_AREA
         )
         assert np.abs(means - whole)[2:-2, 2:-2].max() < 0.6, units  # whole numbers, rounded down
-    grid = (slice(2, None, 4), slice(1, None, 3))
-    assert np.abs(image.pixels.sampled(*grid).astype(int) - slope[grid])[2:-2, 2:-2].max() <= 1
+    assert np.array_equal(image.pixels.coarse[1:-1, 1:-1], slope[::4, ::4][1:-1, 1:-1])
 
 
 def test_means_are_those_of_all_pixels_where_nothing_is_left_out(reduced, stored):
     box = Box(400, 300, 640, 450)  # 480 x 300 from 240 x 150: not even all of them are needed
     rows, columns = np.linspace(400, 640, 25), np.linspace(300, 450, 16)
     means = reduced.pixels.averaged(box, rows, columns, lambda v: v.astype(np.float32))
-    assert reduced.pixels._discards(10.0) == 3
     fine = reduced.pixels.averaged(
         box, np.linspace(400, 640, 241), np.linspace(300, 450, 151), lambda v: v.astype(np.float32)
     )
@@ -186,7 +184,7 @@ def test_what_the_shortcut_is_not_for_is_decoded_whole(stored, why, options):
 
 
 def test_small_images_are_decoded_whole(stored):
-    data = make_dicom(stored[:1200], transfer_syntax=JPEG2000Lossless, bits_stored=12, **WINDOW)
+    data = make_dicom(stored[:900], transfer_syntax=JPEG2000Lossless, bits_stored=12, **WINDOW)
     assert isinstance(Radiograph.from_dicom(data, exact=False).pixels, WholePixels)
 
 
