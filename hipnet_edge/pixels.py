@@ -30,8 +30,8 @@ SHORTCUT = "jpeg-2000-resolutions"
 
 LEAST_OVERSAMPLING = 1.25
 """How many decoded pixels a side there must be for each of the network's, at least."""
-_LEAST_OVERVIEW = 480
-"""Least longer side of the overview in pixels: half as much again as the survey's thumbnail has."""
+_LEAST_OVERVIEW = 640
+"""Least longer side of the overview in pixels: twice that of the survey's thumbnail."""
 
 _LOG = logging.getLogger(__name__)
 
