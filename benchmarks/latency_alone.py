@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.latency_interleave import WARM_UP, timed_ms
+from benchmarks.latency_interleave import timed_ms
 from benchmarks.latency_memory import Resident, device_memory, peak_mib, resident_mib
 from benchmarks.latency_settings import CHEAPEST, Settings, read_json
 from benchmarks.latency_statistics import Times, percentile_ratio, summary
@@ -37,9 +37,6 @@ STAGES = (
 )
 """In the order of the work; `maps` are full-resolution maps, made when asked for, after `total`."""
 
-ENOUGH_FOR_P99 = 1000
-"""Predictions below which a 99th percentile over the median is not reported."""
-
 Pair = tuple[Path, Path]
 
 
@@ -53,11 +50,12 @@ def measure(settings: Settings, folder: Path) -> dict[str, Any]:
     cheapest = pairs.get(CHEAPEST) or next(iter(pairs.values()))
     with settings.predictor() as predictor:
         resident = {"ready": resident_mib()}
+        _predictions(predictor, cheapest, settings.warm_up)
         tail = _predictions(predictor, cheapest, settings.predictions)
         with Resident() as watched:
-            _predictions(predictor, cheapest, max(10, settings.predictions // 20))
+            _predictions(predictor, cheapest, max(5, settings.predictions // 20))
         resident["steady"] = watched.largest_mib
-        stages, totals = _all_stages(predictor, pairs, max(5, settings.predictions // 10))
+        stages, totals = _all_stages(predictor, pairs, settings)
         resident["after_every_syntax"] = resident_mib()
         report: dict[str, Any] = {
             "configuration": configuration(predictor),
@@ -68,8 +66,9 @@ def measure(settings: Settings, folder: Path) -> dict[str, Any]:
                 "callers": callers(predictor, cheapest, settings.duration),
                 "batch": in_batches(predictor, cheapest, settings.batch, settings.duration),
                 "stream": {
-                    name: stream(predictor, pair, settings.duration)
-                    for name, pair in pairs.items()
+                    name: stream(predictor, pairs[name], settings.duration)
+                    for name in settings.streams
+                    if name in pairs
                 },
             },
             "soak": soak(predictor, cheapest, settings.soak),
@@ -88,8 +87,6 @@ def configuration(predictor: Predictor) -> dict[str, Any]:
 def _predictions(predictor: Predictor, pair: Pair, count: int) -> Times:
     """Milliseconds of predictions from files, one after the other; float64 [count]."""
     call = partial(predictor.predict, *pair)
-    for _ in range(WARM_UP):
-        call()
     return np.array([timed_ms(call) for _ in range(count)])
 
 
@@ -99,18 +96,19 @@ def _tail(times: Times, seed: int) -> dict[str, Any]:
 
 
 def _all_stages(
-    predictor: Predictor, pairs: dict[str, Pair], count: int
+    predictor: Predictor, pairs: dict[str, Pair], settings: Settings
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """By transfer syntax: summaries of each stage, and of the whole on the caller's own clock."""
     stages: dict[str, Any] = {}
     totals: dict[str, Any] = {}
+    count = max(2, settings.predictions // 10)
     for name, pair in pairs.items():
         taken: dict[str, list[float]] = {stage: [] for stage in STAGES}
         outside = []
-        for turn in range(WARM_UP + count):
+        for turn in range(settings.warm_up + count):
             started = time.perf_counter()
             prediction = predictor.predict(*pair)
-            if turn < WARM_UP:
+            if turn < settings.warm_up:
                 continue
             outside.append(1e3 * (time.perf_counter() - started))
             for stage, milliseconds in prediction.timings_ms.items():

@@ -13,8 +13,6 @@ import numpy as np
 from benchmarks.latency_noise import Watch
 from benchmarks.latency_statistics import Times
 
-WARM_UP = 3
-"""Untimed calls of each contestant before the first round."""
 REST_S = 0.02
 """Before each contestant: pools of threads spin for some milliseconds after their last call."""
 
@@ -34,11 +32,12 @@ def interleaved(
     block: int = 1,
     seed: int = 0,
     watch: Watch | None = None,
-    warm_up: int = WARM_UP,
+    warm_up: int = 3,
+    untimed: int = 1,
 ) -> dict[str, Times]:
     """Time every contestant in every round.
 
-    A turn is a rest, one untimed call (caches hold what the one before left) and `block` timed
+    A turn is a rest, `untimed` calls (caches hold what the one before left) and `block` timed
     ones. Garbage is collected as Python does by default.
 
     Args:
@@ -48,6 +47,7 @@ def interleaved(
         seed: decides the orders.
         watch: looks at the machine once a round.
         warm_up: untimed calls of each before the first round.
+        untimed: untimed calls at the beginning of each turn.
 
     Returns:
         Milliseconds, float64 [rounds, block], by name.
@@ -65,7 +65,8 @@ def interleaved(
         for chosen in order:
             one = contestants[chosen]
             time.sleep(REST_S)
-            one.call()
+            for _ in range(untimed):
+                one.call()
             for repeat in range(block):
                 times[one.name][index, repeat] = timed_ms(one.call)
     return times

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -31,15 +31,20 @@ class Settings:
         syntaxes: transfer syntaxes measured end to end.
         size: rows and columns of each view.
         rounds: rounds of the comparison of inference, `block` timed calls in each.
-        block: timed calls of a contestant in a round, after one untimed.
+        block: timed calls of a contestant in a turn.
         e2e_rounds: rounds of each comparison end to end, one timed call in each.
-        predictions: from uncompressed files, for the tail; a tenth of them for each other syntax.
+        e2e_untimed: untimed calls before it, as inference always has one.
+        warm_up: untimed calls of whatever is timed, before all others.
+        predictions: from uncompressed files, for the tail; a tenth of them for the stages of each
+            transfer syntax.
         soak: predictions of a study already read, for the growth of memory; 0 leaves it out.
         starts: fresh processes whose start is timed, beside the first.
         duration: seconds of each measurement of throughput.
+        streams: transfer syntaxes of which a stream is measured.
+        equal_precision: whether our other precisions take part, for ratios at equal precision.
         peers: names of the peers to measure; None for all that are there.
         leave_out: names of peers not to measure, where `peers` does not name them.
-        seed: of the simulation, of the orders and of the bootstrap.
+        seed: of the orders and of the bootstrap.
     """
 
     bundle: str | None = None
@@ -52,10 +57,14 @@ class Settings:
     rounds: int = 40
     block: int = 3
     e2e_rounds: int = 15
+    e2e_untimed: int = 1
+    warm_up: int = 3
     predictions: int = 1000
     soak: int = 10000
     starts: int = 10
     duration: float = 10.0
+    streams: tuple[str, ...] = ("raw", "j2k")
+    equal_precision: bool = True
     peers: tuple[str, ...] | None = None
     leave_out: tuple[str, ...] = ()
     seed: int = 7
@@ -76,34 +85,47 @@ class Settings:
             }
         )
 
+    def wanted(self, names: Iterable[str]) -> list[str]:
+        """Those of the peers' names that the run should measure."""
+        if self.peers is not None:
+            return [name for name in names if name in self.peers]
+        return [name for name in names if name not in self.leave_out]
+
     def load_bundle(self) -> Bundle:
         """The model that is measured."""
         return Bundle.reference() if self.bundle is None else Bundle.load(self.bundle)
 
-    def predictor(self, bundle: Bundle | None = None, *, exact: bool = False) -> Predictor:
+    def predictor(
+        self, bundle: Bundle | None = None, *, exact: bool = False, precision: str | None = None
+    ) -> Predictor:
         """A predictor in the one configuration that is measured.
 
         Args:
             bundle: the model, if it is loaded already.
             exact: without the shortcuts of decoding that the bundle's gate has passed.
+            precision: another than the settings', for a ratio at equal precision.
         """
         return Predictor(
             bundle or self.load_bundle(),
             backend=self.backend,
-            precision=self.precision,
+            precision=precision or self.precision,
             threads=self.threads,
             **_exactly(exact),
         )
 
 
 QUICK: Mapping[str, Any] = {
-    "rounds": 5,
+    "rounds": 4,
     "block": 2,
     "e2e_rounds": 2,
-    "predictions": 40,
+    "e2e_untimed": 0,
+    "warm_up": 1,
+    "predictions": 25,
     "soak": 0,
     "starts": 2,
-    "duration": 1.0,
+    "duration": 0.5,
+    "streams": ("raw",),
+    "equal_precision": False,
     "leave_out": ("torch-compile",),
 }
 """What `--quick` changes, so that everything takes under 50 seconds."""
