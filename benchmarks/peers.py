@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 from hipnet_edge.bundle import Bundle
-
-YARDSTICK_SHAPE = (2, 1, 384, 384)
-"""What the yardstick takes, float32: two views of one channel."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,14 @@ class MissingPeer:
     reason: str
 
 
+class NotHere(Exception):
+    """Why a peer cannot be measured here, in words."""
+
+
+Loader = Callable[[Bundle, "int | None"], Peer]
+"""Loads a peer for so many threads; raises `NotHere`."""
+
+
 def inference_peers(
     bundle: Bundle, threads: int | None = None, only: Collection[str] | None = None
 ) -> list[Peer | MissingPeer]:
@@ -59,16 +66,57 @@ def inference_peers(
         threads: how many each may use; None for each library's default.
         only: names of the peers that are wanted; None for all.
     """
-    raise NotImplementedError
+    from benchmarks import peers_engines, peers_torch
+
+    return _load({**peers_torch.PEERS, **peers_engines.PEERS}, bundle, threads, only)
 
 
 def end_to_end_peers(
     bundle: Bundle, threads: int | None = None, only: Collection[str] | None = None
 ) -> list[Peer | MissingPeer]:
     """From two DICOM files to the network's outputs, by other means; arguments as above."""
-    raise NotImplementedError
+    from benchmarks import peers_end_to_end
+
+    return _load(peers_end_to_end.PEERS, bundle, threads, only)
 
 
 def yardstick(threads: int | None = 2) -> Peer | MissingPeer:
-    """ResNet-50 FP32 in ONNX Runtime on two views of 384 x 384: float32 `YARDSTICK_SHAPE`."""
-    raise NotImplementedError
+    """ResNet-50 FP32 in ONNX Runtime: float32 `peers_yardstick.SHAPE`, two views of 384 x 384."""
+    from benchmarks import peers_yardstick
+
+    try:
+        return peers_yardstick.load(threads)
+    except NotHere as missing:
+        return MissingPeer(peers_yardstick.NAME, str(missing))
+
+
+def _load(
+    loaders: dict[str, Loader], bundle: Bundle, threads: int | None, only: Collection[str] | None
+) -> list[Peer | MissingPeer]:
+    if unknown := set(only or ()) - loaders.keys():
+        raise ValueError(f"there is no peer {sorted(unknown)[0]!r}, only {', '.join(loaders)}")
+    loaded: list[Peer | MissingPeer] = []
+    for name, load in loaders.items():
+        if only is not None and name not in only:
+            continue
+        try:
+            loaded.append(load(bundle, threads))
+        except NotHere as missing:
+            loaded.append(MissingPeer(name, str(missing)))
+    return loaded
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The versions of installed packages."""
+    return {package: version(package) for package in packages}
+
+
+def require(*modules: str) -> None:
+    """Go on only where all these modules are installed.
+
+    Raises:
+        NotHere: one is not.
+    """
+    for module in modules:
+        if find_spec(module) is None:
+            raise NotHere(f"{module} is not installed")
