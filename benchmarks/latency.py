@@ -50,7 +50,9 @@ def _peers(_context: object, _parameter: object, value: str | None) -> tuple[str
     names = () if value == "none" else tuple(value.split(","))
     for name in names:
         if name not in PEERS:
-            raise click.BadParameter(f"there is no {name!r}; there are: {', '.join(PEERS)}, or none")
+            raise click.BadParameter(
+                f"there is no {name!r}; there are: {', '.join(PEERS)}, or none"
+            )
     return names
 
 
@@ -72,7 +74,7 @@ def _peers(_context: object, _parameter: object, value: str | None) -> tuple[str
 @click.option("--plots", type=click.Path(path_type=Path), help="Write pictures into this folder.")
 @click.option("--compare", "pair", type=FILE, nargs=2, help="Two reports beside each other.")
 @click.option("--check", "baseline", type=FILE,
-              help="Measure as this report was; exit status 1 if ratios are worse by far.")  # fmt: skip
+              help="Measure as this report was; exit status 1 if a ratio fell far.")  # fmt: skip
 @click.option("--report", "given", type=FILE, help="With --check: this report, none is measured.")
 def main(
     quick: bool,
@@ -87,7 +89,9 @@ def main(
     if pair:
         click.echo(compare(*map(read_json, pair)))
         return
-    settings = Settings() if baseline is None else Settings.from_dict(read_json(baseline)["settings"])
+    settings = (
+        Settings() if baseline is None else Settings.from_dict(read_json(baseline)["settings"])
+    )
     settings = replace(settings, **(QUICK if quick else {}))
     settings = replace(settings, **{k: v for k, v in chosen.items() if v not in (None, ())
                                     or (k == "peers" and v == ())})  # fmt: skip

@@ -77,7 +77,7 @@ def _start(
     found = json.loads(ran.stdout.splitlines()[-1])
 
     def since_start(stage: str) -> float:
-        return round(found[stage] - began, 4)
+        return round(float(found[stage]) - began, 4)
 
     return {
         "to_interpreter_s": since_start("began"),

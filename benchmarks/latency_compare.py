@@ -88,10 +88,8 @@ def _not_comparable(report: Report, baseline: Report) -> str | None:
 def compare(first: Report, second: Report) -> str:
     """Ratios, figures beside them and stages of two reports, as lines of text."""
     lines = [f"{'':<42}{'first':>12}{'second':>12}{'second/first':>14}"]
-    for aim in RATIOS:
-        lines.append(_line(aim.key, first["ratios"][aim.key], second["ratios"][aim.key]))
-    for aim in BESIDE:
-        lines.append(_line(aim.key, first[aim.key], second[aim.key]))
+    lines += [_line(a.key, first["ratios"][a.key], second["ratios"][a.key]) for a in RATIOS]
+    lines += [_line(a.key, first[a.key], second[a.key]) for a in BESIDE]
     lines += ["", "Median milliseconds"]
     for name in {**first["inference"], **second["inference"]}:
         lines.append(_line(f"inference, {name}", *_medians(first, second, "inference", name)))

@@ -72,7 +72,11 @@ def device_memory(predictor: Predictor) -> dict[str, Any]:
     """Memory of the GPU that this process holds, MiB, or why that is not known."""
     if not predictor.backend.on_gpu:
         return {"value": None, "reason": "it computes on the CPU"}
-    command = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+    command = [
+        "nvidia-smi",
+        "--query-compute-apps=pid,used_memory",
+        "--format=csv,noheader,nounits",
+    ]
     try:
         ran = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
         rows = dict(line.split(", ", 1) for line in ran.stdout.strip().splitlines())

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.latency_statistics import Times, ratio_of_medians
+from benchmarks.peers_end_to_end import PYLIBJPEG
+from benchmarks.peers_engines import FOUR_SESSIONS
+from benchmarks.peers_torch import EAGER
+from benchmarks.peers_yardstick import NAME as YARDSTICK
 
 OURS, OURS_EXACT = "ours", "ours-exact"
 """Our names among the contestants; with a precision added, `ours-fp32`, the same at another."""
-EAGER, FOUR_SESSIONS, YARDSTICK = "pytorch-eager", "ort-fp32-four-sessions", "yardstick"
-NAIVE = "pydicom-pylibjpeg-ort-fp32"
-"""The peers that a figure names."""
-
 ENOUGH_FOR_P99 = 1000
 """Predictions below which the 99th percentile over the median is not reported."""
 
@@ -173,7 +173,9 @@ def _end_to_end(measured: Measured, key: str) -> dict[str, Any]:
     syntax = key.removeprefix("e2e_").removesuffix("_exact")
     if syntax not in measured.end_to_end:
         raise NotMeasured(measured.why_not(syntax))
-    return measured.of(measured.end_to_end[syntax], NAIVE, OURS if key == "e2e_j2k" else OURS_EXACT)
+    return measured.of(
+        measured.end_to_end[syntax], PYLIBJPEG, OURS if key == "e2e_j2k" else OURS_EXACT
+    )
 
 
 def _best_int8(measured: Measured) -> dict[str, Any]:

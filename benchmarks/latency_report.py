@@ -26,8 +26,8 @@ def _head(report: Report) -> Iterator[str]:
     )
     yield f"bundle {report['bundle']['name']} {report['bundle']['digest'][:12]}"
     yield (
-        f"timer {timer['overhead_ns']:.0f} ns a call; {report['settings']['warm_up']} untimed calls "
-        "of everything first; compared things take turns in an order drawn for each round"
+        f"timer {timer['overhead_ns']:.0f} ns a call; untimed calls of everything first: "
+        f"{report['settings']['warm_up']}; compared things take turns in a drawn order"
     )
     if noise["quiet"]:
         yield "the machine was quiet"
@@ -96,9 +96,10 @@ def _load(report: Report) -> Iterator[str]:
         yield f"  batches of {found['batch']}: {found['studies_per_second']:.2f} studies a second"
     for syntax, found in throughput["stream"].items():
         if found is not None:
+            bound, busy = found["bound_studies_per_second"], found["cores_kept_busy"]
             yield (
-                f"  stream, {syntax}: {found['studies_per_second']:.2f} studies a second, bound "
-                f"{found['bound_studies_per_second']:.2f}; cores busy {found['cores_kept_busy']:.0%}"
+                f"  stream, {syntax}: {found['studies_per_second']:.2f} studies a second, "
+                f"bound {bound:.2f}; cores busy {busy:.0%}"
             )
     resident = ", ".join(f"{name} {mib}" for name, mib in memory["resident_mib"].items())
     yield f"  resident MiB: {resident}"

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.latency_alone import configuration
+from benchmarks import peers_end_to_end, peers_engines, peers_torch
 from benchmarks.latency_cold import StartFailed, cold_start
 from benchmarks.latency_inputs import SYNTAXES, Missing, encoded, simulated_pair
 from benchmarks.latency_interleave import Contestant, interleaved, timer
@@ -25,21 +25,15 @@ from benchmarks.latency_noise import Watch
 from benchmarks.latency_ratios import (
     OURS,
     OURS_EXACT,
-    YARDSTICK,
     Measured,
     equal_precision,
     figures,
 )
 from benchmarks.latency_settings import CHEAPEST, Settings, child_environment, read_json
 from benchmarks.latency_statistics import Times, summary
-from benchmarks.peers import (
-    YARDSTICK_SHAPE,
-    MissingPeer,
-    Peer,
-    end_to_end_peers,
-    inference_peers,
-    yardstick,
-)
+from benchmarks.peers import MissingPeer, Peer, end_to_end_peers, inference_peers, yardstick
+from benchmarks.peers_yardstick import NAME as YARDSTICK
+from benchmarks.peers_yardstick import SHAPE
 from benchmarks.roofline import Floor, Peaks, floor, peaks
 from hipnet_edge import Bundle, Predictor, Radiograph, Study
 from hipnet_edge.backends.cores import available_cores
@@ -54,6 +48,14 @@ SCALABLE = ("j2k", "htj2k")
 
 PRECISIONS = ("fp32", "bf16", "int8")
 
+INFERENCE = (*peers_torch.PEERS, *peers_engines.PEERS)
+END_TO_END = tuple(peers_end_to_end.PEERS)
+PEERS = (*INFERENCE, *END_TO_END, YARDSTICK)
+"""The names of all peers."""
+
+Load = Callable[[Bundle, "int | None", list[str]], list[Peer | MissingPeer]]
+"""Loads those peers that are wanted by name, for so many threads."""
+
 
 class Run:
     """Collects the report's parts. Use as a context: what was loaded is closed at the end.
@@ -63,7 +65,7 @@ class Run:
         say: told in one line what is being measured.
     """
 
-    def __init__(self, settings: Settings, say: Any) -> None:
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
         self.settings, self._say = settings, say
         self.bundle: Bundle = settings.load_bundle()
         self.missing: dict[str, str] = {}
@@ -218,13 +220,15 @@ class Run:
             for name, one in self._at_every_precision(OURS, ours, exact=False).items()
         ]
         settings = self.settings
-        for peer in self._peers(self._wanted(inference_peers, INFERENCE)):
-            contestants.append(Contestant(peer.name, partial(peer.run, given)))
-        for peer in self._peers([yardstick(settings.threads or available_cores())]):
-            self.precision[YARDSTICK] = peer.precision
-            pattern = np.random.default_rng(0).standard_normal(YARDSTICK_SHAPE, np.float32)
-            contestants.append(Contestant(YARDSTICK, partial(peer.run, pattern)))
-            self.descriptions[YARDSTICK] = self.descriptions[peer.name]
+        pattern = np.random.default_rng(0).standard_normal(SHAPE, np.float32)
+        contestants += [
+            Contestant(peer.name, partial(peer.run, value))
+            for load, names, value in (
+                (inference_peers, INFERENCE, given),
+                (_yardstick, (YARDSTICK,), pattern),
+            )
+            for peer in self._peers(self._wanted(load, names))
+        ]
         times = interleaved(
             contestants,
             settings.rounds,
@@ -235,7 +239,7 @@ class Run:
         )
         return times, self._floor(ours)
 
-    def _wanted(self, load: Load, names: Iterable[str]) -> list[Peer | MissingPeer]:
+    def _wanted(self, load: Load, names: Sequence[str]) -> list[Peer | MissingPeer]:
         """Those of the peers that `load` knows by name for which the settings ask."""
         settings = self.settings
         wanted = settings.wanted(names)
@@ -274,8 +278,8 @@ class Run:
             reached = peaks(self.settings.threads or available_cores())
             model = self.bundle.model(ours.provenance.variant)
             return reached, floor(model, reached, self.precision[OURS])
-        except ImportError as error:
-            self.missing["floor"] = f"{error.name} is not installed"
+        except (ImportError, NotImplementedError) as error:
+            self.missing["floor"] = f"{error} is not installed"
             return None
 
     def _end_to_end(
@@ -301,6 +305,11 @@ class Run:
                 untimed=settings.e2e_untimed,
             )
         return found
+
+
+def _yardstick(_bundle: Bundle, threads: int | None, _only: object) -> list[Peer | MissingPeer]:
+    """The yardstick, as other peers are loaded."""
+    return [yardstick(threads)]
 
 
 def _described(times: Mapping[str, Times], descriptions: Mapping[str, Any]) -> dict[str, Any]:

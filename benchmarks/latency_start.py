@@ -29,7 +29,9 @@ from pathlib import Path  # noqa: E402
 
 try:
     lines = Path("/proc/self/status").read_text().splitlines()
-    resident = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+    resident: float | None = next(
+        int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")
+    )
 except OSError:
     resident = None
 info = predictor.info()

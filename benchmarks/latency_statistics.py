@@ -63,9 +63,7 @@ def ratio_of_medians(numerator: Times, denominator: Times, seed: int = 0) -> Rat
     """
     if len(numerator) != len(denominator):
         raise ValueError(f"{len(numerator)} rounds cannot be paired with {len(denominator)}")
-    drawn = np.random.default_rng(seed).integers(
-        len(numerator), size=(RESAMPLES, len(numerator))
-    )
+    drawn = np.random.default_rng(seed).integers(len(numerator), size=(RESAMPLES, len(numerator)))
     ratios = _medians(numerator, drawn) / _medians(denominator, drawn)
     low, high = np.percentile(ratios, [2.5, 97.5])
     value = float(np.median(numerator) / np.median(denominator))
