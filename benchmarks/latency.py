@@ -22,6 +22,7 @@ import click
 if not __package__:  # called by its path: the folder above is where benchmarks is a package
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from benchmarks.latency_cold import StartFailed
 from benchmarks.latency_compare import check, compare
 from benchmarks.latency_inputs import SYNTAXES
 from benchmarks.latency_report import text
@@ -43,6 +44,11 @@ def _size(_context: object, _parameter: object, value: str | None) -> tuple[int,
     return int(rows), int(columns)
 
 
+def _several(_context: object, _parameter: object, value: tuple[str, ...]) -> Any:
+    """What was given, in the order of the report; None where nothing was."""
+    return tuple(name for name in SYNTAXES if name in value) or None
+
+
 def _peers(_context: object, _parameter: object, value: str | None) -> tuple[str, ...] | None:
     """Names between commas; none is the empty tuple."""
     if value is None:
@@ -62,7 +68,7 @@ def _peers(_context: object, _parameter: object, value: str | None) -> tuple[str
 @click.option("--precision", help="int8, bf16, fp16, fp32.  [default: auto]")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads an inference may use.")
 @click.option("--batch", type=click.IntRange(min=1), help="Studies at once, for predict_batch.")
-@click.option("--syntax", "syntaxes", type=click.Choice(SYNTAXES), multiple=True,
+@click.option("--syntax", "syntaxes", callback=_several, type=click.Choice(SYNTAXES), multiple=True,
               help="Transfer syntax; may be given again.  [default: all]")  # fmt: skip
 @click.option("--size", callback=_size, help="ROWSxCOLUMNS of each view.  [default: 3000x2500]")
 @click.option("--duration", type=click.FloatRange(min=0.1), help="Seconds of each throughput.")
@@ -93,8 +99,8 @@ def main(
         Settings() if baseline is None else Settings.from_dict(read_json(baseline)["settings"])
     )
     settings = replace(settings, **(QUICK if quick else {}))
-    settings = replace(settings, **{k: v for k, v in chosen.items() if v not in (None, ())
-                                    or (k == "peers" and v == ())})  # fmt: skip
+    named = {name: value for name, value in chosen.items() if value is not None}
+    settings = replace(settings, **named)
     report = measure(settings) if given is None else read_json(given)
     click.echo(text(report))
     if out is not None:
@@ -114,6 +120,8 @@ def measure(settings: Settings) -> dict[str, Any]:
             return run.report()
     except HipNetError as error:
         raise click.ClickException(f"{error.message} ({error.code.value})") from error
+    except StartFailed as error:
+        raise click.ClickException(f"A process of the package alone failed: {error}") from error
 
 
 def _judge(report: Any, baseline: Any) -> None:

@@ -16,6 +16,9 @@ from benchmarks.latency_statistics import Times
 REST_S = 0.02
 """Before each contestant: pools of threads spin for some milliseconds after their last call."""
 
+FEWEST_ROUNDS = 2
+"""What a comparison that has run out of time still makes."""
+
 
 @dataclass(frozen=True)
 class Contestant:
@@ -34,6 +37,7 @@ def interleaved(
     watch: Watch | None = None,
     warm_up: int = 3,
     untimed: int = 1,
+    longest_s: float | None = None,
 ) -> dict[str, Times]:
     """Time every contestant in every round.
 
@@ -48,17 +52,23 @@ def interleaved(
         watch: looks at the machine once a round.
         warm_up: untimed calls of each before the first round.
         untimed: untimed calls at the beginning of each turn.
+        longest_s: after so many seconds no round begins, but two are always made.
 
     Returns:
-        Milliseconds, float64 [rounds, block], by name.
+        Milliseconds, float64 [rounds made, block], by name.
     """
     times = {one.name: np.empty((rounds, block)) for one in contestants}
     if len(times) != len(contestants):
         raise ValueError("two contestants have the same name")
+    started, made = time.perf_counter(), 0
     for one in contestants:
         for _ in range(warm_up):
             one.call()
     for index, order in enumerate(orders(len(contestants), rounds, seed)):
+        spent = time.perf_counter() - started
+        if index >= FEWEST_ROUNDS and longest_s is not None and spent > longest_s:
+            break
+        made = index + 1
         if watch is not None:
             time.sleep(REST_S)
             watch.look()
@@ -69,7 +79,7 @@ def interleaved(
                 one.call()
             for repeat in range(block):
                 times[one.name][index, repeat] = timed_ms(one.call)
-    return times
+    return {name: taken[:made] for name, taken in times.items()}
 
 
 def orders(contestants: int, rounds: int, seed: int) -> list[list[int]]:

@@ -100,14 +100,13 @@ class Watch:
             )
             if too_much
         ]
-        unknown = None if other is not None else "/proc/stat is not there"
         return {
             "quiet": not reasons,
             "reason": "; ".join(reasons) or None,
             "calibration_ms": summary(loops),
             "calibration_p90_over_p50": round(spread, 4),
-            "other_load": {"value": other, "reason": unknown},
-            "steal": {"value": steal, "reason": unknown},
+            "other_load": _fact(other),
+            "steal": _fact(steal),
         }
 
     def _load(self) -> tuple[float | None, float | None]:
@@ -118,3 +117,7 @@ class Watch:
         whole = now.total - before.total
         other = (now.busy - before.busy) - (now.own - before.own)
         return round(max(0.0, other / whole), 4), round((now.steal - before.steal) / whole, 4)
+
+
+def _fact(part: float | None) -> dict[str, Any]:
+    return {"value": part} | ({} if part is not None else {"reason": "/proc/stat does not say"})

@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks import peers_end_to_end, peers_engines, peers_torch
+from benchmarks.latency_alone import STAGES
 from benchmarks.latency_cold import StartFailed, cold_start
 from benchmarks.latency_inputs import SYNTAXES, Missing, encoded, simulated_pair
 from benchmarks.latency_interleave import Contestant, interleaved, timer
+from benchmarks.latency_jetson import as_report
 from benchmarks.latency_made_here import provenance
 from benchmarks.latency_noise import Watch
 from benchmarks.latency_ratios import (
@@ -112,6 +114,7 @@ class Run:
             seed=self.settings.seed,
         )
         found = figures(measured)
+        found["not_measured"] |= self._absent_stages(alone["stages"], ours)
         return {
             "schema": SCHEMA,
             "what": "latency of hipnet_edge on two simulated radiographs; milliseconds",
@@ -127,10 +130,26 @@ class Run:
             "end_to_end": {
                 syntax: _described(times, self.descriptions) for syntax, times in end_to_end.items()
             },
-            **{name: alone[name] for name in ("stages", "tail", "throughput", "memory", "soak")},
+            **{
+                name: alone[name]
+                for name in ("stages", "totals", "tail", "throughput", "memory", "soak")
+            },
             "cold_start": cold,
-            "roofline": None if bound is None else _roofline(*bound),
+            "roofline": None if bound is None else self._roofline(*bound),
             "missing": self.missing,
+        }
+
+    def _absent_stages(self, stages: Mapping[str, Any], ours: Predictor) -> dict[str, str]:
+        """Why a stage has no times, by its name."""
+        nothing_moves = (
+            "the engine computes in the host's memory" if not ours.backend.on_gpu else ""
+        )
+        return {
+            f"stages.{stage}": nothing_moves or "the engine does not time it apart"
+            if stage.startswith("transfer")
+            else "the predictor does not time it apart"
+            for stage in STAGES
+            if all(found.get(stage) is None for found in stages.values())
         }
 
     @contextmanager
@@ -236,6 +255,7 @@ class Run:
             seed=settings.seed,
             watch=self.watch,
             warm_up=settings.warm_up,
+            longest_s=settings.longest_s,
         )
         return times, self._floor(ours)
 
@@ -282,6 +302,14 @@ class Run:
             self.missing["floor"] = f"{error} is not installed"
             return None
 
+    def _roofline(self, reached: Peaks, bound: Floor) -> dict[str, Any]:
+        return {
+            "peaks": reached.to_dict(),
+            "floor": bound.to_dict(),
+            "backbones": bound.backbones(),
+            "jetson": as_report(self.bundle),
+        }
+
     def _end_to_end(
         self, ours: Predictor, files: Mapping[str, tuple[Path, Path]]
     ) -> dict[str, dict[str, Times]]:
@@ -303,6 +331,7 @@ class Run:
                 watch=self.watch,
                 warm_up=settings.warm_up if settings.e2e_untimed else 0,
                 untimed=settings.e2e_untimed,
+                longest_s=settings.longest_s and settings.longest_s / len(files),
             )
         return found
 
@@ -314,7 +343,3 @@ def _yardstick(_bundle: Bundle, threads: int | None, _only: object) -> list[Peer
 
 def _described(times: Mapping[str, Times], descriptions: Mapping[str, Any]) -> dict[str, Any]:
     return {name: {**summary(taken), **descriptions.get(name, {})} for name, taken in times.items()}
-
-
-def _roofline(reached: Peaks, bound: Floor) -> dict[str, Any]:
-    return {"peaks": reached.to_dict(), "floor": bound.to_dict(), "backbones": bound.backbones()}

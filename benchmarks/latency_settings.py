@@ -40,6 +40,8 @@ class Settings:
         soak: predictions of a study already read, for the growth of memory; 0 leaves it out.
         starts: fresh processes whose start is timed, beside the first.
         duration: seconds of each measurement of throughput.
+        longest_s: seconds after which inference begins no further round, and all transfer
+            syntaxes together none; None for no limit.
         streams: transfer syntaxes of which a stream is measured.
         equal_precision: whether our other precisions take part, for ratios at equal precision.
         peers: names of the peers to measure; None for all that are there.
@@ -63,6 +65,7 @@ class Settings:
     soak: int = 10000
     starts: int = 10
     duration: float = 10.0
+    longest_s: float | None = None
     streams: tuple[str, ...] = ("raw", "j2k")
     equal_precision: bool = True
     peers: tuple[str, ...] | None = None
@@ -123,6 +126,7 @@ QUICK: Mapping[str, Any] = {
     "soak": 0,
     "starts": 2,
     "duration": 0.5,
+    "longest_s": 12.0,
     "streams": ("raw",),
     "equal_precision": False,
     "leave_out": ("pytorch-compile", "openvino-fp32", "openvino-bf16", "pydicom-imagecodecs"),
