@@ -70,7 +70,7 @@ class Torch:
 
     def _seconds(self) -> float:
         taken = []
-        for _ in range(4):
+        for _ in range(3):
             started = time.perf_counter()
             self.run(self._example)
             taken.append(time.perf_counter() - started)

@@ -151,7 +151,6 @@ def test_no_other_decoder_takes_pylibjpegs_place(bundle, pair):
 
 
 def test_the_yardstick_is_a_resnet_50():
-    pytest.importorskip("onnx")
     model = resnet50()
     kinds = [node.op_type for node in model.graph.node]
     assert kinds.count("Conv") == 53
