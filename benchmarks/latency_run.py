@@ -291,6 +291,9 @@ class Run:
         return found
 
     def _floor(self, ours: Predictor) -> tuple[Peaks, Floor] | None:
+        if not self.settings.floor:
+            self.missing["floor"] = "left out of this run"
+            return None
         if ours.backend.on_gpu:
             self.missing["floor"] = "the peaks of a GPU are measured by benchmarks/gpu_check.py"
             return None
@@ -298,15 +301,18 @@ class Run:
             reached = peaks(self.settings.threads or available_cores())
             model = self.bundle.model(ours.provenance.variant)
             return reached, floor(model, reached, self.precision[OURS])
-        except (ImportError, NotImplementedError) as error:
-            self.missing["floor"] = f"{error} is not installed"
+        except ImportError as error:
+            self.missing["floor"] = f"{error.name} is not installed"
+        except ValueError as reason:
+            self.missing["floor"] = str(reason)
             return None
 
     def _roofline(self, reached: Peaks, bound: Floor) -> dict[str, Any]:
         return {
             "peaks": reached.to_dict(),
-            "floor": bound.to_dict(),
-            "backbones": bound.backbones(),
+            "precision": bound.precision,
+            **bound.sums(),
+            "backbones": {name: part.sums() for name, part in bound.backbones().items()},
             "jetson": as_report(self.bundle),
         }
 

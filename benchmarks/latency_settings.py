@@ -44,6 +44,7 @@ class Settings:
             syntaxes together none; None for no limit.
         streams: transfer syntaxes of which a stream is measured.
         equal_precision: whether our other precisions take part, for ratios at equal precision.
+        floor: whether the machine's peaks are measured, for the shortest time it could need.
         peers: names of the peers to measure; None for all that are there.
         leave_out: names of peers not to measure, where `peers` does not name them.
         seed: of the orders and of the bootstrap.
@@ -68,6 +69,7 @@ class Settings:
     longest_s: float | None = None
     streams: tuple[str, ...] = ("raw", "j2k")
     equal_precision: bool = True
+    floor: bool = True
     peers: tuple[str, ...] | None = None
     leave_out: tuple[str, ...] = ()
     seed: int = 7

@@ -43,6 +43,7 @@ SMALL = {
     "duration": 0.1,
     "streams": ["raw"],
     "equal_precision": False,
+    "floor": False,
     "peers": ["ort-int8", "pydicom-imagecodecs"],
 }
 
