@@ -305,6 +305,7 @@ class Run:
             self.missing["floor"] = f"{error.name} is not installed"
         except ValueError as reason:
             self.missing["floor"] = str(reason)
+        return None
             return None
 
     def _roofline(self, reached: Peaks, bound: Floor) -> dict[str, Any]:
