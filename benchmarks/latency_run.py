@@ -272,22 +272,21 @@ class Run:
         """Ours as chosen, and at each other precision that passed the gate here."""
         chosen = ours.provenance.variant.rpartition("-")[2]
         found = {name: ours}
-        self.precision[name] = chosen
-        self.descriptions[name] = {
-            "description": f"hipnet_edge, {ours.provenance.variant} in {ours.backend.name}",
-            "precision": chosen,
-            "versions": {ours.backend.name: ours.backend.version},
-        }
         for precision in PRECISIONS if self.settings.equal_precision else ():
-            other = f"{name}-{precision}"
             if precision == chosen:
                 continue
+            other = f"{name}-{precision}"
             try:
                 found[other] = self._ours(exact=exact, precision=precision)
             except HipNetError as reason:
                 self.missing[other] = reason.message
-                continue
-            self.precision[other] = precision
+        for each, one in found.items():
+            self.precision[each] = one.provenance.variant.rpartition("-")[2]
+            self.descriptions[each] = {
+                "description": f"hipnet_edge, {one.provenance.variant} in {one.backend.name}",
+                "precision": self.precision[each],
+                "versions": {one.backend.name: one.backend.version},
+            }
         return found
 
     def _floor(self, ours: Predictor) -> tuple[Peaks, Floor] | None:
@@ -306,7 +305,6 @@ class Run:
         except ValueError as reason:
             self.missing["floor"] = str(reason)
         return None
-            return None
 
     def _roofline(self, reached: Peaks, bound: Floor) -> dict[str, Any]:
         return {
