@@ -69,9 +69,11 @@ _SOURCES = (
     "grey_levels.py",
     "image_files.py",
     "implant.py",
+    "pixel_data.py",
     "preprocessing.py",
     "radiograph.py",
     "study.py",
+    "survey.py",
     "simulation/*.py",
 )
 """What decides the arrays' content; their digest keeps two versions out of one cohort."""

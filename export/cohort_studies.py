@@ -24,11 +24,11 @@ from hipnet_edge.preprocessing import (
     StudyInput,
     fit_box,
     network_pixels,
-    survey_of,
 )
 from hipnet_edge.radiograph import Radiograph
 from hipnet_edge.simulation import cohort as simulated_cohorts
 from hipnet_edge.study import Study
+from hipnet_edge.survey import survey_of
 from hipnet_edge.vocabulary import CAUSES, VIEWS, View
 
 CELL = 8

@@ -11,6 +11,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+import numpy as np
+
 from hipnet_edge.errors import InputRefused, Reason
 
 JPEG_BASELINE, JPEG_EXTENDED, JPEG_PROGRESSIVE, JPEG_LOSSLESS, JPEG_LS = 0, 1, 2, 3, 0x37
@@ -55,7 +57,7 @@ def jpeg_header(data: bytes, frames: frozenset[int]) -> StreamHeader:
     if not data[-4096:].rstrip(b"\x00").endswith(b"\xff\xd9"):
         raise _corrupt("is cut short")
     # In entropy-coded data 0xFF is always followed by 0x00 or, in JPEG-LS, by less than 0x80.
-    if data.count(b"\xff\xda") > _MAX_JPEG_SCANS:
+    if _count_pairs(data, b"\xff\xda") > _MAX_JPEG_SCANS:
         raise _corrupt("has more scans than any radiograph")
     position = 2
     while position + 4 <= len(data):
@@ -76,6 +78,18 @@ def jpeg_header(data: bytes, frames: frozenset[int]) -> StreamHeader:
             break
         position += 2 + length
     raise _corrupt("has no header that can be read")
+
+
+def _count_pairs(data: bytes, pair: bytes) -> int:
+    """How often two bytes follow each other; `bytes.count` takes ten times as long.
+
+    A pair of equal bytes would be counted where it overlaps itself.
+    """
+    (word,) = struct.unpack("<H", pair)
+    return sum(
+        int(np.count_nonzero(np.frombuffer(data, "<u2", (len(data) - start) // 2, start) == word))
+        for start in (0, 1)
+    )
 
 
 def jpeg2000_codestream(data: bytes) -> bytes:

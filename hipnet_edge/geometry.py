@@ -87,6 +87,8 @@ class Geometry:
 
     def laid(self, part: NDArray[np.float32], seen: Box) -> NDArray[np.float32]:
         """Lay what was seen of the box, [seen.height, seen.width], on a box of zeros."""
+        if seen == self.box:
+            return part
         cut = np.zeros((self.box.height, self.box.width), np.float32)
         cut[seen.shifted(-self.box.top, -self.box.left).slices] = part
         return cut

@@ -8,6 +8,7 @@ bright is dense: bone and metal are white whatever the photometric interpretatio
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,11 +43,34 @@ class GreyTable:
     voi: str
 
     def apply(self, stored: Stored) -> NDArray[np.float32]:
-        """The grey levels of stored values: float32 of the same shape."""
-        if self.first:
-            # Unsigned arithmetic wraps around, so this is the difference of the signed values.
-            stored = stored.view(np.uint16) - np.uint16(self.first & 0xFFFF)
-        return self.levels[stored]
+        """The grey levels of stored values [rows, columns]: float32 of the same shape."""
+        if stored.dtype.itemsize == 1 or stored.size == 0 or not _opencv_looks_up_words():
+            return self._by_word.take(stored, mode="wrap")  # a negative value counts from the end
+        import cv2
+
+        levels: NDArray[np.float32] = cv2.LUT(  # type: ignore[assignment]
+            stored.view(np.uint16), self._by_word
+        )
+        return levels
+
+    @cached_property
+    def _by_word(self) -> NDArray[np.float32]:
+        """float32 [65536]: the levels by the 16 bits that a stored value is held in."""
+        table = np.zeros(1 << 16, np.float32)
+        table[(self.first + np.arange(len(self.levels))) & 0xFFFF] = self.levels
+        return table
+
+
+@cache
+def _opencv_looks_up_words() -> bool:
+    """Whether `cv2.LUT` takes tables of 16-bit values (OpenCV 5): half the time of NumPy's."""
+    import cv2
+
+    try:
+        cv2.LUT(np.zeros((1, 1), np.uint16), np.zeros(1 << 16, np.float32))
+    except cv2.error:
+        return False
+    return True
 
 
 def table_from_header(
@@ -250,7 +274,11 @@ def _shutter_opening(
         # Half a chord for every row: no integer grid as large as the image is needed.
         squared = radius[0] ** 2 - (row - center[0]) ** 2
         half = np.where(squared >= 0, np.sqrt(np.maximum(squared, 0)), -1.0)
-        return (column >= center[1] - half) & (column <= center[1] + half)
+        # Whole numbers say the same as fractions, and compare many times as fast.
+        first, last = np.ceil(center[1] - half), np.floor(center[1] + half)
+        first, last = (np.clip(end, 0, columns + 1).astype(np.int16) for end in (first, last))
+        column = column.astype(np.int16)
+        return (column >= first) & (column <= last)
     if shape == "POLYGONAL":
         return _polygon(numbers(header, "VerticesOfThePolygonalShutter"), rows, columns)
     return None

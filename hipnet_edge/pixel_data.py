@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,7 +50,6 @@ TRANSFER_SYNTAXES = NATIVE | {RLE} | JPEG_FRAMES.keys() | JPEG_LS | JPEG_2000 | 
 _ALWAYS_LOSSY = frozenset({"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"})
 _MAYBE_LOSSY = frozenset(f"1.2.840.10008.1.2.4.{last}" for last in (81, 91, 203))
 _MAX_FRAGMENTS = 100_000
-_JPEG_2000_THREADS = 2
 
 Stored = NDArray[Any]
 """Stored values [rows, columns]: uint8, uint16 or int16."""
@@ -103,8 +103,13 @@ def read_layout(header: Dataset) -> PixelLayout:
     return PixelLayout(rows, columns, allocated, stored, high_bit, signed)
 
 
-def decode_pixels(dicom: DicomObject, layout: PixelLayout) -> Stored:
+def decode_pixels(dicom: DicomObject, layout: PixelLayout, *, threads: int = 1) -> Stored:
     """Decode the one frame to stored values, of the bits stored and sign extended.
+
+    Args:
+        dicom: the object.
+        layout: how its header says that the pixels are stored.
+        threads: how many may decode JPEG 2000 and HTJ2K; no other encoding lets several.
 
     Returns:
         uint8, uint16 or int16 [rows, columns], read-only.
@@ -126,7 +131,7 @@ def decode_pixels(dicom: DicomObject, layout: PixelLayout) -> Stored:
             if syntax == RLE:
                 stored = _keep_stored_bits(_run_length(frame, layout), layout, layout.high_bit)
             else:
-                stored = _compressed(frame, syntax, layout)
+                stored = _compressed(frame, syntax, layout, threads)
     stored = np.ascontiguousarray(stored)
     stored.flags.writeable = False
     return stored
@@ -200,7 +205,7 @@ def _run_length(frame: bytes, layout: PixelLayout) -> Stored:
     return out.view(dtype).reshape(layout.rows, layout.columns)
 
 
-def _compressed(frame: bytes, syntax: str, layout: PixelLayout) -> Stored:
+def _compressed(frame: bytes, syntax: str, layout: PixelLayout, threads: int) -> Stored:
     """JPEG, JPEG-LS, JPEG 2000 and HTJ2K: check the stream's header, decode, fit the bits."""
     import imagecodecs
 
@@ -208,7 +213,10 @@ def _compressed(frame: bytes, syntax: str, layout: PixelLayout) -> Stored:
     if syntax in JPEG_2000 or syntax in HTJ2K:
         frame = codestreams.jpeg2000_codestream(frame)
         header = codestreams.jpeg2000_header(frame)
-        decode = _jpeg_2000
+        # OpenJPEG for HTJ2K too. OpenJPH takes half the time, but imagecodecs' binding swallows its
+        # errors on damaged streams, and where a lossy one overshoots the range its values wrap
+        # around: metal came out black.
+        decode = partial(imagecodecs.jpeg2k_decode, numthreads=threads)
     elif syntax in JPEG_LS:
         header = codestreams.jpeg_header(frame, frozenset({codestreams.JPEG_LS}))
         decode = imagecodecs.jpegls_decode
@@ -216,7 +224,7 @@ def _compressed(frame: bytes, syntax: str, layout: PixelLayout) -> Stored:
         header = codestreams.jpeg_header(frame, frozenset(JPEG_FRAMES[syntax]))
         decode = imagecodecs.jpeg8_decode
     _check_stream(header, layout)
-    values = decode(frame)
+    values: Stored = decode(frame)
     if values.shape != (layout.rows, layout.columns) or values.dtype.kind not in "ui":
         raise InputRefused(
             Reason.CORRUPT_PIXELS, "The decoded image is not the one that the header declares."
@@ -243,25 +251,15 @@ def _check_stream(header: StreamHeader, layout: PixelLayout) -> None:
         )
 
 
-def _jpeg_2000(frame: bytes) -> Stored:
-    """JPEG 2000 and HTJ2K by OpenJPEG.
-
-    imagecodecs' own HTJ2K decoder is faster, but it swallows the errors of damaged streams, and
-    where a lossy one overshoots the range its values wrap around: metal came out black.
-    """
-    import imagecodecs
-
-    values: Stored = imagecodecs.jpeg2k_decode(frame, numthreads=_JPEG_2000_THREADS)
-    return values
-
-
 def _keep_stored_bits(values: Stored, layout: PixelLayout, high_bit: int) -> Stored:
     """Mask what lies outside the bits stored (old overlays) and extend the sign."""
     below = high_bit + 1 - layout.bits_stored
     if layout.signed:
         # To the top of the word and back: the arithmetic shift carries the sign down.
-        words = values.astype(np.uint16) << np.uint16(15 - high_bit)
-        return words.view(np.int16) >> np.int16(16 - layout.bits_stored)  # type: ignore[no-any-return]
+        words = values.astype(np.uint16, copy=False) << np.uint16(15 - high_bit)
+        signed: NDArray[np.int16] = words.view(np.int16)
+        signed >>= np.int16(16 - layout.bits_stored)
+        return signed
     if below:
         values = values >> values.dtype.type(below)
     if values.dtype.itemsize * 8 > layout.bits_stored and values.max() > layout.highest:

@@ -9,17 +9,17 @@ exact way there and back. No rule needs pixel spacing, so PNG and DICOM of one s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import cv2
 import numpy as np
 
-from hipnet_edge.collimation import Box, find_collimation
+from hipnet_edge.collimation import Box
 from hipnet_edge.errors import BundleUnusable, InputRefused, Reason
 from hipnet_edge.geometry import Geometry
-from hipnet_edge.implant import Implant, find_implants
+from hipnet_edge.implant import Implant
+from hipnet_edge.survey import Survey, survey_of
 from hipnet_edge.views import Anatomy
 from hipnet_edge.vocabulary import VIEWS, Flag, Laterality, View
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from hipnet_edge.radiograph import Radiograph
     from hipnet_edge.study import Study
 
-THUMBNAIL = 320
-"""Longer side in pixels of the thumbnail on which collimation and prosthesis are found."""
+T = TypeVar("T")
+
 MARGINS = (0.14, 0.15, 0.28, 0.15)
 """Bone around the prosthesis at top, left, bottom, right, as part of its height and width.
 
@@ -137,46 +137,36 @@ class StudyInput:
     flags: tuple[Flag, ...]
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What the thumbnail shows, in pixels of the radiograph.
+class Mapper(Protocol):
+    """Runs a function for each view, in order: `map`, or one that works on them side by side."""
 
-    Attributes:
-        field: what collimation, padding and shutter left open.
-        collimated: a border was found.
-        implants: prostheses from the image's left to its right.
-    """
-
-    field: Box
-    collimated: bool
-    implants: tuple[Implant, ...]
-
-    @property
-    def middle(self) -> float:
-        """The column half-way across the field."""
-        return (self.field.left + self.field.right) / 2
-
-    @property
-    def implants_in_both_halves(self) -> bool:
-        """Whether prostheses stand left and right of the middle."""
-        return len({implant.centre_x < self.middle for implant in self.implants}) == 2
+    def __call__(self, function: Callable[[View], T], views: Iterable[View], /) -> Iterable[T]:
+        """The function's results, in the order of the views."""
 
 
-def preprocess_study(study: Study, spec: InputSpec) -> StudyInput:
+def preprocess_study(study: Study, spec: InputSpec, *, mapper: Mapper = map) -> StudyInput:
     """Turn a study into the network's input.
+
+    Args:
+        study: the two radiographs.
+        spec: what the network expects.
+        mapper: runs a function for both views; `concurrent.futures.Executor.map` is one.
 
     Raises:
         InputRefused: NOT_A_HIP, or UNKNOWN_LATERALITY where nothing names the side, or both hips
             have prostheses and none was named.
     """
-    surveys = {view: survey_of(study.views[view]) for view in VIEWS}
+    surveys = dict(
+        zip(VIEWS, mapper(lambda view: survey_of(study.views[view]), VIEWS), strict=True)
+    )
     for view in VIEWS:
         _check_hip(study.views[view], view, surveys[view])
     laterality, source = _side(study, surveys)
-    views = {
-        view: _network_input(study.views[view], view, laterality, spec, surveys[view])
-        for view in VIEWS
-    }
+
+    def prepared(view: View) -> NetworkInput:
+        return _network_input(study.views[view], view, laterality, spec, surveys[view])
+
+    views = dict(zip(VIEWS, mapper(prepared, VIEWS), strict=True))
     radiographs = np.stack([views[view].pixels for view in VIEWS])
     radiographs.flags.writeable = False
     found = {flag for view in VIEWS for flag in (*study.views[view].flags, *views[view].flags)}
@@ -196,54 +186,6 @@ def preprocess(
     survey = survey_of(radiograph)
     _check_hip(radiograph, view, survey)
     return _network_input(radiograph, view, laterality, spec, survey)
-
-
-def survey_of(radiograph: Radiograph) -> Survey:
-    """Look over a radiograph once, small: what the collimator left open, and the prostheses."""
-    # Padding is no part of the radiograph: with it or without, the same thumbnail is read.
-    frame = _shown(radiograph)
-    stride = max(1, max(frame.height, frame.width) // (2 * THUMBNAIL))
-    sampled = (
-        slice(frame.top + stride // 2, frame.bottom, stride),
-        slice(frame.left + stride // 2, frame.right, stride),
-    )
-    grey = radiograph.grey_levels(*sampled)
-    scale = min(1.0, THUMBNAIL / max(grey.shape))
-    size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
-    thumbnail: NDArray[np.float32] = cv2.resize(  # type: ignore[assignment]
-        grey, size, interpolation=cv2.INTER_AREA
-    )
-    valid = None
-    if radiograph.valid is not None:
-        shown = radiograph.valid[sampled].astype(np.float32)
-        valid = cv2.resize(shown, size, interpolation=cv2.INTER_AREA) > 0.5
-    field = find_collimation(thumbnail, valid)
-    whole = Box(0, 0, *thumbnail.shape)
-    down, across = frame.height / thumbnail.shape[0], frame.width / thumbnail.shape[1]
-    return Survey(
-        Box(
-            round(field.top * down),
-            round(field.left * across),
-            round(field.bottom * down),
-            round(field.right * across),
-        ).shifted(frame.top, frame.left),
-        field != whole,
-        tuple(
-            implant.scaled(down, across).shifted(frame.top, frame.left)
-            for implant in find_implants(thumbnail, field)
-        ),
-    )
-
-
-def _shown(radiograph: Radiograph) -> Box:
-    """The smallest box around all valid pixels."""
-    if radiograph.valid is None:
-        return Box(0, 0, *radiograph.stored.shape)
-    rows = np.flatnonzero(radiograph.valid.any(axis=1))
-    columns = np.flatnonzero(radiograph.valid.any(axis=0))
-    if rows.size == 0:
-        raise InputRefused(Reason.EMPTY_IMAGE, "The radiograph holds nothing but padding.")
-    return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
 
 
 def _check_hip(radiograph: Radiograph, view: View, survey: Survey) -> None:

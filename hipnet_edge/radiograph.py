@@ -6,9 +6,7 @@ import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,24 +19,16 @@ from hipnet_edge.acquisition import (
     spacing_of,
     stated_spacing,
 )
-from hipnet_edge.dicom_reader import DicomSource, check_kind, read_dicom, text
-from hipnet_edge.errors import InputRefused, Reason, UsageError
+from hipnet_edge.dicom_reader import DicomSource, text
+from hipnet_edge.encoded import EncodedRadiograph
+from hipnet_edge.errors import InputRefused, Reason
 from hipnet_edge.grey_levels import GreyTable, table_for_range, table_from_header, valid_pixels
 from hipnet_edge.image_files import decode_image
 from hipnet_edge.input_limits import ByteSource, check_image_size, refusing
-from hipnet_edge.pixel_data import Stored, decode_pixels, is_lossy, read_layout
-from hipnet_edge.views import (
-    Anatomy,
-    Finding,
-    anatomy_of,
-    laterality_of,
-    patient_left_of,
-    view_of,
-)
+from hipnet_edge.pixel_data import Stored, decode_pixels, is_lossy
+from hipnet_edge.stated import Stated
+from hipnet_edge.views import Anatomy, Finding, patient_left_of
 from hipnet_edge.vocabulary import Flag, Laterality, View
-
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
 
 __all__ = ["Anatomy", "Finding", "GreyTable", "PixelSpacing", "Radiograph"]
 
@@ -46,30 +36,6 @@ _MAX_ASPECT_RATIO = 3.0
 _SATURATED_FRACTION = 0.5
 _SATURATION_STEP = 4
 """Saturation is judged on every fourth row and column."""
-
-T = TypeVar("T")
-E = TypeVar("E", bound=Enum)
-
-
-@dataclass(frozen=True)
-class _Stated:
-    """What the operator states of an image, which overrules its header."""
-
-    view: View | None
-    laterality: Laterality | None
-    anatomy: Anatomy | None
-
-    @classmethod
-    def of(cls, view: object, laterality: object, anatomy: object) -> _Stated:
-        return cls(
-            _member(View, view, "view"),
-            _member(Laterality, laterality, "laterality"),
-            _member(Anatomy, anatomy, "anatomy"),
-        )
-
-    def overrides(self) -> Mapping[str, str]:
-        stated: dict[str, Enum | None] = vars(self)
-        return MappingProxyType({name: v.value for name, v in stated.items() if v is not None})
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -89,7 +55,6 @@ class Radiograph:
         pixel_spacing: None when nothing states one.
         sop_instance_uid: of the DICOM object; None for image files and arrays.
         study_instance_uid: likewise.
-        pixel_sha256: over type, shape and stored values.
         acquired_at: when it was taken, in the local time of the device.
         flags: what a result's reader should know of it.
         overrides: what the operator stated, such as {"view": "ap"}.
@@ -105,11 +70,11 @@ class Radiograph:
     pixel_spacing: PixelSpacing | None
     sop_instance_uid: str | None
     study_instance_uid: str | None
-    pixel_sha256: str
     acquired_at: datetime | None
     flags: tuple[Flag, ...]
     overrides: Mapping[str, str]
     _patient_id: str = field(default="")
+    _digests: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_dicom(
@@ -120,6 +85,8 @@ class Radiograph:
         laterality: Laterality | str | None = None,
         anatomy: Anatomy | str | None = None,
         allow_modalities: Collection[str] = (),
+        exact: bool = True,
+        decode_threads: int = 1,
     ) -> Radiograph:
         """Read a DICOM radiograph.
 
@@ -129,18 +96,36 @@ class Radiograph:
             laterality: likewise the side.
             anatomy: likewise the body part, "hip".
             allow_modalities: modalities to accept besides CR, DX and RG, such as "OT".
+            exact: decode every pixel; False allows decoding shortcuts.
+            decode_threads: how many threads decode this one image, where its encoding lets
+                several (JPEG 2000 and HTJ2K).
 
         Raises:
             InputRefused: with the reason code.
         """
-        stated = _Stated.of(view, laterality, anatomy)
-        dicom = read_dicom(source)
+        encoded = EncodedRadiograph.from_dicom(
+            source,
+            view=view,
+            laterality=laterality,
+            anatomy=anatomy,
+            allow_modalities=allow_modalities,
+        )
+        return cls.from_encoded(encoded, exact=exact, decode_threads=decode_threads)
+
+    @classmethod
+    def from_encoded(
+        cls, encoded: EncodedRadiograph, *, exact: bool = True, decode_threads: int = 1
+    ) -> Radiograph:
+        """Decode a DICOM radiograph whose header was read before; arguments as of `from_dicom`.
+
+        Raises:
+            InputRefused: with the reason code.
+        """
+        dicom, layout, stated = encoded.dicom, encoded.layout, encoded.stated
         header = dicom.header
         with refusing(Reason.NOT_DICOM, "The header is damaged and cannot be read."):
-            check_kind(dicom, allow_modalities)
-            layout = read_layout(header)
-            findings = _findings(header, stated)
-            stored = decode_pixels(dicom, layout)
+            findings = stated.findings(header)
+            stored = decode_pixels(dicom, layout, threads=decode_threads)
             valid = valid_pixels(header, stored)
             pixel_range = _pixel_range(stored, valid)
             table = table_from_header(
@@ -157,7 +142,6 @@ class Radiograph:
                 pixel_spacing=spacing,
                 sop_instance_uid=text(header, "SOPInstanceUID") or None,
                 study_instance_uid=text(header, "StudyInstanceUID") or None,
-                pixel_sha256=_digest(stored),
                 acquired_at=acquired_at(header),
                 flags=(
                     *header_flags(header, lossy=is_lossy(dicom)),
@@ -192,7 +176,7 @@ class Radiograph:
             InputRefused: with the reason code.
         """
         stored, white_is_zero = decode_image(source)
-        stated = _Stated.of(view, laterality, anatomy)
+        stated = Stated.of(view, laterality, anatomy)
         return cls._from_values(stored, stated, pixel_spacing_mm, inverted != white_is_zero)
 
     @classmethod
@@ -228,12 +212,12 @@ class Radiograph:
             )
         check_image_size(*values.shape)
         stored = np.array(values, dtype=native, order="C", copy=True)
-        stated = _Stated.of(view, laterality, anatomy)
+        stated = Stated.of(view, laterality, anatomy)
         return cls._from_values(stored, stated, pixel_spacing_mm, inverted)
 
     @classmethod
     def _from_values(
-        cls, stored: Stored, stated: _Stated, spacing_mm: Spacing | None, inverted: bool
+        cls, stored: Stored, stated: Stated, spacing_mm: Spacing | None, inverted: bool
     ) -> Radiograph:
         stored.flags.writeable = False
         pixel_range = _pixel_range(stored, None)
@@ -244,12 +228,11 @@ class Radiograph:
             stored,
             None,
             table,
-            *_findings(None, stated),
+            *stated.findings(None),
             patient_left="right",
             pixel_spacing=spacing,
             sop_instance_uid=None,
             study_instance_uid=None,
-            pixel_sha256=_digest(stored),
             acquired_at=None,
             flags=_flags(stored, None, table, spacing, stated),
             overrides=stated.overrides(),
@@ -265,6 +248,17 @@ class Radiograph:
     def voi(self) -> str:
         """Which value of interest the grey levels rest on, such as "Window[0] LINEAR"."""
         return self.grey_table.voi
+
+    @property
+    def pixel_sha256(self) -> str:
+        """SHA-256 over type, shape and stored values; computed when it is first asked for.
+
+        It takes longer than all other reading of an uncompressed file. As it leaves the
+        interpreter free, a program can ask for it on one thread while others go on.
+        """
+        if "sha256" not in self._digests:
+            self._digests["sha256"] = _digest(self.stored)
+        return self._digests["sha256"]
 
     def grey_levels(
         self, rows: slice = slice(None), columns: slice = slice(None)
@@ -288,37 +282,13 @@ class Radiograph:
         )
 
 
-def _findings(
-    header: Dataset | None, stated: _Stated
-) -> tuple[Finding[View], Finding[Laterality], Finding[Anatomy]]:
-    """View, side and anatomy: what the operator states, else what the header says."""
-    return (
-        _statement(stated.view) or (view_of(header) if header else _NOTHING),
-        _statement(stated.laterality) or (laterality_of(header) if header else _NOTHING),
-        _statement(stated.anatomy) or (anatomy_of(header) if header else _NOTHING),
-    )
-
-
-_NOTHING: Finding[Any] = Finding(None, "none")
-
-
-def _statement(value: T | None) -> Finding[T] | None:
-    return None if value is None else Finding(value, "operator")
-
-
-def _member(kind: type[E], value: object, name: str) -> E | None:
-    if value is None:
-        return None
-    try:
-        return kind(value)
-    except ValueError as error:
-        names = ", ".join(member.value for member in kind)
-        raise UsageError(f"{name} must be one of {names}.") from error
-
-
 def _pixel_range(stored: Stored, valid: NDArray[np.bool_] | None) -> tuple[int, int]:
-    pixels = stored if valid is None else stored[valid]
-    return int(pixels.min()), int(pixels.max())
+    """The smallest and the largest stored value of the valid pixels, found in one pass."""
+    import cv2
+
+    mask = None if valid is None else valid.view(np.uint8)
+    low, high, _, _ = cv2.minMaxLoc(stored, mask)
+    return int(low), int(high)
 
 
 def _check_contrast(table: GreyTable, pixel_range: tuple[int, int]) -> None:
@@ -338,7 +308,7 @@ def _flags(
     valid: NDArray[np.bool_] | None,
     table: GreyTable,
     spacing: PixelSpacing | None,
-    stated: _Stated,
+    stated: Stated,
 ) -> tuple[Flag, ...]:
     """What the pixels and the call say that a reader should know."""
     flags = []
@@ -358,5 +328,5 @@ def _flags(
     return tuple(flags)
 
 
-def _word(finding: Finding[E]) -> str:
+def _word(finding: Finding[Any]) -> str:
     return "unknown" if finding.value is None else str(finding.value.value)

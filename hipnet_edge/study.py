@@ -12,6 +12,8 @@ from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
+
 from hipnet_edge.acquisition import acquired_at
 from hipnet_edge.dicom_reader import check_kind, read_dicom, text
 from hipnet_edge.errors import InputRefused, Reason, UsageError
@@ -136,7 +138,7 @@ def _named_side(laterality: Laterality | str | None) -> Laterality | None:
 
 
 def _check_same_study(ap: Radiograph, lateral: Radiograph) -> None:
-    if ap.pixel_sha256 == lateral.pixel_sha256 or (
+    if _same_pixels(ap, lateral) or (
         ap.sop_instance_uid and ap.sop_instance_uid == lateral.sop_instance_uid
     ):
         raise InputRefused(Reason.SAME_IMAGE_TWICE, "AP and lateral are the same image.")
@@ -148,6 +150,13 @@ def _check_same_study(ap: Radiograph, lateral: Radiograph) -> None:
         raise InputRefused(
             Reason.DIFFERENT_STUDIES, "The two radiographs are of different studies."
         )
+
+
+def _same_pixels(one: Radiograph, other: Radiograph) -> bool:
+    """Whether two radiographs hold the same values: row by row, as the first few tell."""
+    return (one.shape, one.stored.dtype) == (other.shape, other.stored.dtype) and all(
+        np.array_equal(*rows) for rows in zip(one.stored, other.stored, strict=True)
+    )
 
 
 def _differ(one: str | None, other: str | None) -> bool:
