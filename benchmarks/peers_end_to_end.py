@@ -38,7 +38,8 @@ from hipnet_edge.bundle import Bundle
 from hipnet_edge.collimation import Box, find_collimation
 from hipnet_edge.geometry import Geometry
 from hipnet_edge.implant import find_implants
-from hipnet_edge.preprocessing import CLIP, MARGINS, THUMBNAIL, InputSpec, fit_box
+from hipnet_edge.preprocessing import CLIP, MARGINS, InputSpec, fit_box
+from hipnet_edge.survey import THUMBNAIL
 
 PYLIBJPEG, IMAGECODECS = "pydicom-pylibjpeg", "pydicom-imagecodecs"
 
