@@ -99,6 +99,7 @@ class Run:
         with self._our_caches():
             with self._part("loading"):
                 ours = self._ours(exact=False)
+                self._must_be_one_configuration(ours, alone)
             with self._part("inference beside the peers"):
                 inference, bound = self._inference(ours, files)
             with self._part("end to end beside the peers"):
@@ -206,6 +207,12 @@ class Run:
             raise StartFailed((ran.stderr.strip().splitlines() or ["no message"])[-1])
         return dict(read_json(out))
 
+    def _must_be_one_configuration(self, ours: Predictor, alone: Mapping[str, Any]) -> None:
+        """All figures are of one variant in one engine, in whichever process they were taken."""
+        here, there = ours.info(), alone["configuration"]
+        if (here["variant"], ours.backend.name) != (there["variant"], there["backend"]["name"]):
+            raise StartFailed("two processes with the same caches chose different engines")
+
     def _ours(self, *, exact: bool, precision: str | None = None) -> Predictor:
         """One of our own predictors, closed at the end."""
         chosen = self.settings.predictor(self.bundle, exact=exact, precision=precision)
@@ -233,7 +240,7 @@ class Run:
     ) -> tuple[dict[str, Times], tuple[Peaks, Floor] | None]:
         """The network alone, ours and the peers', and the floor measured in the same minutes."""
         study = Study(*map(Radiograph.from_dicom, next(iter(files.values()))))
-        given = preprocess_study(study, self.bundle.manifest.input).radiographs[np.newaxis]
+        given = preprocess_study(study, self.bundle.manifest.input).radiographs[np.newaxis].copy()
         contestants = [
             Contestant(name, partial(one.backend.infer, given))
             for name, one in self._at_every_precision(OURS, ours, exact=False).items()

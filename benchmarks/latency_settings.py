@@ -120,11 +120,11 @@ class Settings:
 
 QUICK: Mapping[str, Any] = {
     "rounds": 4,
-    "block": 2,
+    "block": 1,
     "e2e_rounds": 2,
     "e2e_untimed": 0,
     "warm_up": 1,
-    "predictions": 25,
+    "predictions": 15,
     "soak": 0,
     "starts": 2,
     "duration": 0.5,
