@@ -52,6 +52,7 @@ def measure(settings: Settings, folder: Path) -> dict[str, Any]:
         resident = {"ready": resident_mib()}
         _predictions(predictor, cheapest, settings.warm_up)
         tail = _predictions(predictor, cheapest, settings.predictions)
+        resident["between_predictions"] = resident_mib()
         with Resident() as watched:
             _predictions(predictor, cheapest, max(5, settings.predictions // 20))
         resident["steady"] = watched.largest_mib

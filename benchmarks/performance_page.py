@@ -115,7 +115,12 @@ def throughput(report: Report) -> str:
     """Studies a second, by callers and as a stream."""
     found = report["throughput"]
     rows = [
-        (f"{one['callers']} callers, uncompressed", f"{one['studies_per_second']:.2f}", "", "")
+        (
+            f"callers at once, uncompressed: {one['callers']}",
+            f"{one['studies_per_second']:.2f}",
+            "",
+            "",
+        )
         for one in found["callers"]
     ]
     rows += [
