@@ -90,7 +90,8 @@ def _cold_start(report: Report) -> Iterator[str]:
 def _load(report: Report) -> Iterator[str]:
     throughput, memory, soak = report["throughput"], report["memory"], report["soak"]
     for found in throughput["callers"]:
-        yield f"  callers at once: {found['callers']}: {found['studies_per_second']:.2f} studies a second"
+        rate = f"{found['studies_per_second']:.2f} studies a second"
+        yield f"  callers at once: {found['callers']}, {rate}"
     if throughput["batch"] is not None:
         found = throughput["batch"]
         yield f"  batches of {found['batch']}: {found['studies_per_second']:.2f} studies a second"
