@@ -121,6 +121,26 @@ def int8_device() -> str:
     return "cpu"
 
 
+def bf16_instructions() -> str | None:
+    """The instructions that multiply BF16 here, "amx" or "avx512"; None where there are none.
+
+    Engines that are asked for BF16 all the same compute it in FP32, slower than FP32 itself.
+    """
+    present = Fact.find(_instructions).value or {}
+    found = {"amx": "amx_bf16", "avx512": "avx512_bf16"}
+    return next((name for name, flag in found.items() if present.get(flag)), None)
+
+
+def cpu_signature() -> dict[str, object]:
+    """What of the CPU decides which code an engine runs on it, and how fast that is."""
+    instructions = Fact.find(_instructions).value or {}
+    return {
+        "processor": Fact.find(_processor).value or platform.machine(),
+        "instructions": sorted(name for name, there in instructions.items() if there),
+        "usable_cores": available_cores(),
+    }
+
+
 def first_gpu() -> str:
     """The first GPU as verdicts name it, "NVIDIA A10 (8.6)"; "gpu" where nothing says which."""
     found = Fact.find(_gpus).value

@@ -17,6 +17,7 @@ from hipnet_edge.backends.onnxruntime_gpu import (
     OnnxRuntimeCudaBackend,
     OnnxRuntimeTensorRtBackend,
 )
+from hipnet_edge.backends.openvino_backend import OpenVinoBackend
 from hipnet_edge.backends.plan_cache import PlanCache
 from hipnet_edge.backends.tensorrt_backend import TensorRtBackend, TensorRtPartsBackend
 from hipnet_edge.errors import EngineUnusable, Reason
@@ -34,6 +35,7 @@ BACKENDS: dict[str, type[Backend]] = {
         TensorRtPartsBackend,
         OnnxRuntimeTensorRtBackend,
         OnnxRuntimeCudaBackend,
+        OpenVinoBackend,
         OnnxRuntimeBackend,
     )
 }
@@ -68,7 +70,7 @@ def choose_backend(
     Args:
         bundle: the verified bundle.
         backend: a name from `BACKENDS`, or "auto".
-        precision: "int8", "fp16", "fp32", or "auto".
+        precision: "int8", "bf16", "fp16", "fp32", or "auto".
         threads: how many threads share one inference; None for all cores this process may use.
         progress: told how far a long loading is, such as the building of a plan.
 
