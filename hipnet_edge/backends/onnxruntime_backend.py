@@ -45,6 +45,7 @@ class OnnxRuntimeBackend(Backend):
 
     name: ClassVar = "onnxruntime"
     variants: ClassVar = {"int8": "cpu-int8", "fp32": "fp32"}
+    distributions: ClassVar = ("onnxruntime", "onnxruntime-gpu")
     provider: ClassVar = "CPUExecutionProvider"
 
     def __init__(

@@ -205,8 +205,8 @@ def _from_cache(key: PlanKey, setup: Setup) -> openvino.CompiledModel | None:
     """The network that an earlier start compiled under the same key; None if there is none."""
     try:
         return import_network(PlanCache().load(key).content, setup)
-    except (EngineUnusable, OSError) as error:
-        _LOG.info("No compiled network is taken from the cache: %s", error)
+    except EngineUnusable as error:
+        _LOG.info("No compiled network is taken from the cache: %s", error.code.value)
         return None
 
 
