@@ -9,7 +9,6 @@ against and needs no verdict, so something can always be chosen where that is in
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -50,9 +49,6 @@ REFERENCE = (OnnxRuntimeBackend.name, "fp32")
 
 _FASTER_FIRST = ("int8", "bf16", "fp16", "fp32")
 """The order of preference on a CPU; within a precision that of `BACKENDS`."""
-
-_LONGEST_LOADING_S = 3.0
-"""After this long no further engine is loaded to be measured."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -195,12 +191,9 @@ class _Loading:
         return _choice(entrants[place][1], found.variant, self._verdicts, found.reason())
 
     def _entrants(self, candidates: Sequence[tuple[str, str]]) -> list[tuple[str, Backend]]:
-        """Those that load and run, as long as that does not take too long; each after its variant."""
-        started = time.monotonic()
+        """Those that load and run, each after its variant."""
         entrants: list[tuple[str, Backend]] = []
         for name, variant in candidates:
-            if entrants and time.monotonic() - started > _LONGEST_LOADING_S:
-                break
             loaded = self._load(name, variant)
             if loaded is not None and self._runs(loaded):
                 entrants.append((variant, loaded))
