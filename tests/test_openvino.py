@@ -17,7 +17,7 @@ from hipnet_edge import Bundle, EngineUnusable, MissingExtra, Predictor, Reason,
 from hipnet_edge import machine as this_machine
 from hipnet_edge.backends import OpenVinoBackend, choose_backend
 from hipnet_edge.backends.backend import Signature
-from hipnet_edge.backends.openvino_runtime import compile_network, import_openvino
+from hipnet_edge.backends.openvino_runtime import compile_network, core, import_openvino
 from hipnet_edge.backends.plan_cache import PlanCache
 from hipnet_edge.machine import bf16_instructions, int8_device
 from hipnet_edge.selftest import selftest
@@ -86,7 +86,7 @@ def test_many_threads_get_their_own_answers(reference):
         wrong: list[int] = []
 
         def work(i: int, one=one, patterns=patterns, expected=expected, wrong=wrong) -> None:
-            for _ in range(4):
+            for _ in range(3):
                 outputs = one.infer(patterns[i])
                 if not np.array_equal(outputs.maps, expected[i].maps):
                     wrong.append(i)
@@ -296,3 +296,11 @@ def test_it_tells_nobody_and_leaves_nothing_in_the_home_folder(tmp_path):
     )
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
     assert list(home.iterdir()) == []
+
+
+def test_without_a_gpu_of_intels_its_engine_says_so(reference):
+    if any(device.startswith("GPU") for device in core().available_devices):
+        pytest.skip("OpenVINO finds a GPU here")
+    with pytest.raises(EngineUnusable, match="finds no GPU") as caught:
+        choose_backend(reference, "openvino-gpu", "fp32")
+    assert caught.value.code is Reason.ENGINE_UNAVAILABLE

@@ -20,6 +20,7 @@ from hipnet_edge.backends.onnxruntime_gpu import (
     OnnxRuntimeTensorRtBackend,
 )
 from hipnet_edge.backends.openvino_backend import OpenVinoBackend
+from hipnet_edge.backends.openvino_gpu import OpenVinoGpuBackend
 from hipnet_edge.backends.plan_cache import PlanCache
 from hipnet_edge.backends.race import Memory, race
 from hipnet_edge.backends.tensorrt_backend import TensorRtBackend, TensorRtPartsBackend
@@ -38,6 +39,7 @@ BACKENDS: dict[str, type[Backend]] = {
         TensorRtPartsBackend,
         OnnxRuntimeTensorRtBackend,
         OnnxRuntimeCudaBackend,
+        OpenVinoGpuBackend,
         OpenVinoBackend,
         OnnxRuntimeBackend,
     )

@@ -90,7 +90,7 @@ class OpenVinoBackend(Backend):
             EngineUnusable: BF16 is asked for where the processor has no instructions for it
                 (ENGINE_UNAVAILABLE); MissingExtra if OpenVINO is not installed.
         """
-        version = _version(import_openvino().get_version())
+        version = release_of(import_openvino().get_version())
         return Identity(version, _cpu_device(variant))
 
     @classmethod
@@ -113,7 +113,7 @@ class OpenVinoBackend(Backend):
     ) -> OpenVinoBackend:
         """Take the compiled network from the cache, or compile the bundle's file and keep that."""
         setup, identity = cls.setup(variant, threads), cls.identify(variant)
-        key = _key(bundle, variant, setup, import_openvino().get_version())
+        key = _key(bundle, variant, setup, identity)
         compiled, source = _from_cache(key, setup), "cache"
         if compiled is None:
             compiled, source = compile_network(bundle.model(variant), setup), "compiled"
@@ -181,12 +181,12 @@ def _cpu_device(variant: str) -> str:
     return f"{int8_device()}, rest {bf16}-bf16" if bf16 else int8_device()
 
 
-def _version(build: str) -> str:
+def release_of(build: str) -> str:
     """Release and build number out of "2026.4.1-22982-e213a147257-releases/2026/4"."""
     return "-".join(build.split("-")[:2])
 
 
-def _key(bundle: Bundle, variant: str, setup: Setup, build: str) -> PlanKey:
+def _key(bundle: Bundle, variant: str, setup: Setup, identity: Identity) -> PlanKey:
     """Everything on which a compiled network depends."""
     cpu = cpu_signature()
     return PlanKey(
@@ -194,8 +194,8 @@ def _key(bundle: Bundle, variant: str, setup: Setup, build: str) -> PlanKey:
         part="network",
         variant=variant,
         flavour="openvino",
-        version=build,
-        device=str(cpu["processor"]),
+        version=import_openvino().get_version(),
+        device=f"{cpu['processor']}, {identity.device}",
         compute_capability=setup.device,
         options={"properties": setup.to_openvino(), "instructions": cpu["instructions"]},
     )
