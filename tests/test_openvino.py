@@ -304,3 +304,28 @@ def test_without_a_gpu_of_intels_its_engine_says_so(reference):
     with pytest.raises(EngineUnusable, match="finds no GPU") as caught:
         choose_backend(reference, "openvino-gpu", "fp32")
     assert caught.value.code is Reason.ENGINE_UNAVAILABLE
+
+
+def test_its_threads_are_no_more_than_asked_for_and_may_go_where_the_process_may(tmp_path):
+    script = (
+        "import os, sys\n"
+        "from hipnet_edge.backends import choose_backend\n"
+        "from hipnet_edge import Bundle\n"
+        "def tasks(): return set(os.listdir('/proc/self/task'))\n"
+        "bundle, before = Bundle.load(sys.argv[1]), tasks()\n"
+        "backend = choose_backend(bundle, 'openvino', 'fp32', threads=1).backend\n"
+        "for _ in range(3): backend.infer(backend.signature.test_pattern())\n"
+        "free = {frozenset(os.sched_getaffinity(int(task))) for task in tasks()}\n"
+        "assert free == {frozenset(os.sched_getaffinity(0))}, free\n"
+        "streams = backend.settings['concurrent_inferences']\n"
+        "print(len(tasks() - before), streams)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(write_bundle(tmp_path / "bundle"))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    made, streams = map(int, ran.stdout.split())
+    assert made <= 2 * streams + 2
