@@ -15,7 +15,9 @@ from typing import Any
 from benchmarks.page_tables import ROOT, read_result, table, write_tables
 
 PAGE = ROOT / "docs" / "export.md"
-VARIANTS = ("cpu-int8", "trt-int8", "trt-fp16")
+TENSORRT = ("trt-int8", "trt-fp16")
+JUDGED = ("cpu-int8", "openvino-int8", "openvino-bf16", *TENSORRT)
+"""The gate's reports, `gate-….json`."""
 
 Report = Mapping[str, Any]
 
@@ -40,9 +42,13 @@ def quantised(report: Report) -> str:
 def judged(reports: Mapping[str, Report]) -> str:
     """Every figure of the gate beside its limit; rehearsals are called so."""
     heads = [
-        f"`{name}`, "
-        + (f"{report['engine']['device']}" if report["kind"] == "verdict" else report["kind"])
-        for name, report in reports.items()
+        f"`{report['variant']['name']}`, "
+        + (
+            f"{report['engine']['backend']} on {report['engine']['device']}"
+            if report["kind"] == "verdict"
+            else report["kind"]
+        )
+        for report in reports.values()
     ]
     limits = next(iter(reports.values()))["limits"]
     rows = [
@@ -98,11 +104,11 @@ def tables() -> dict[str, str]:
     """All tables by their markers."""
     return {
         "quantised": quantised(read_result("quantize")),
-        "judged": judged({name: read_result(f"gate-{name}") for name in VARIANTS}),
+        "judged": judged({name: read_result(f"gate-{name}") for name in JUDGED}),
         "built": built(
             [
                 read_result(f"engines-{variant}-{layout}")
-                for variant in VARIANTS[1:]
+                for variant in TENSORRT
                 for layout in ("merged", "parts")
             ]
         ),

@@ -62,7 +62,7 @@ def add_variants(
     variants: Mapping[str, bytes],
     gate: Gate,
 ) -> Bundle:
-    """A copy of a bundle with further variants of its network.
+    """A copy of a bundle with further variants of its network, `cpu-bf16` among them.
 
     Args:
         source: the bundle that has the reference; its files are verified and copied.
@@ -79,6 +79,8 @@ def add_variants(
     manifest = json.loads((source / "manifest.json").read_text())
     files = {name: bundle.read(name) for name in bundle.manifest.files}
     dynamic = bundle.manifest.variants[REFERENCE].dynamic_batch
+    # BF16 is a matter of the engine alone: it reads the reference's own file.
+    manifest["variants"]["cpu-bf16"] = manifest["variants"][REFERENCE]
     for name, content in variants.items():
         files[f"{name}.onnx"] = content
         manifest["variants"][name] = {"file": f"{name}.onnx", "dynamic_batch": dynamic}

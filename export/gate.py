@@ -2,6 +2,8 @@ r"""Judge a variant against the reference over a cohort, in the engine that will
 
     python -m export.gate --bundle my-bundle --variant cpu-int8 --cohort runs/shifted \
         --out gate.json --page gate.png
+    python -m export.gate --bundle my-bundle --variant cpu-int8 --backend openvino \
+        --cohort runs/shifted --out gate.json --record bundle
     python -m export.gate --bundle my-bundle --variant trt-int8 --backend tensorrt --simulate 200 \
         --out gate.json --record device
 
@@ -43,6 +45,7 @@ from hipnet_edge.backends import (
     Choice,
     Identity,
     OnnxRuntimeBackend,
+    OpenVinoBackend,
     TensorRtBackend,
     choose_backend,
 )
@@ -56,6 +59,8 @@ from hipnet_edge.vocabulary import CAUSES
 REHEARSAL = "rehearsal"
 ROUNDS_HALF = (1, 30)
 """The first ONNX Runtime seen to round where half precision is quantised: 1.23 to 1.28 cut off."""
+_MADE_FOR: dict[str, type[Backend]] = {"trt-": TensorRtBackend, "cpu-bf16": OpenVinoBackend}
+"""The engines of variants that are not made for ONNX Runtime on the CPU."""
 _SIMULATED_SEED = 77_000
 _SIMULATED_SPACING_MM = 0.3
 
@@ -163,7 +168,10 @@ def open_candidate(
         model, signature = bundle.model(variant), bundle.signature(variant)
         loaded = OnnxRuntimeBackend(model, signature, variant=variant, threads=threads)
         return Choice(loaded, variant, "rehearsal of a TensorRT variant in ONNX Runtime")
-    made_for = TensorRtBackend if variant.startswith("trt-") else OnnxRuntimeBackend
+    made_for = next(
+        (kind for prefix, kind in _MADE_FOR.items() if variant.startswith(prefix)),
+        OnnxRuntimeBackend,
+    )
     # A variant is called after its engine and its precision; engines ask for the precision.
     precision = variant.rpartition("-")[2]
     choice = choose_backend(bundle, backend or made_for.name, precision, threads)

@@ -114,7 +114,7 @@ def hipnet_edge() -> None:
     "--precision",
     default="auto",
     show_default=True,
-    type=click.Choice(["auto", "int8", "fp16", "fp32"]),
+    type=click.Choice(["auto", "int8", "bf16", "fp16", "fp32"]),
     help="In which precision it computes.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Threads that may work for it.")
@@ -315,7 +315,7 @@ def doctor(as_json: bool) -> int:
     "--precision",
     default="auto",
     show_default=True,
-    type=click.Choice(["auto", "int8", "fp16", "fp32"]),
+    type=click.Choice(["auto", "int8", "bf16", "fp16", "fp32"]),
     help="In which precision it computes.",
 )
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")

@@ -102,6 +102,8 @@ class Report:
     machine: Machine
     bundle: Check
     backends: tuple[Check, ...]
+    choice: Check
+    """What this machine remembers of which engine is the fastest on its CPU."""
     gpu: tuple[Check, ...]
     """What the engines on a GPU need: each by itself, to see which of them is missing."""
     decoders: tuple[Check, ...]
@@ -122,6 +124,7 @@ class Report:
             "machine": self.machine.to_dict(),
             "bundle": asdict(self.bundle),
             "backends": [asdict(check) for check in self.backends],
+            "choice": asdict(self.choice),
             "gpu": [asdict(check) for check in self.gpu],
             "decoders": [asdict(check) for check in self.decoders],
         }
@@ -150,7 +153,7 @@ class Report:
         ]
         for title, checks in (
             ("Reference bundle", (self.bundle,)),
-            ("Backends", self.backends),
+            ("Backends", (*self.backends, self.choice)),
             ("For engines on a GPU", self.gpu),
             ("Decoders", self.decoders),
         ):
@@ -174,6 +177,7 @@ def examine() -> Report:
         machine=examine_machine(),
         bundle=bundle,
         backends=_backends(loaded),
+        choice=_try("remembered choice", _remembered),
         gpu=_gpu(),
         decoders=tuple(_try(sample.label, partial(_decode, sample)) for sample in SAMPLES),
     )
@@ -247,6 +251,17 @@ def _infer(name: str, precision: str, bundle: Bundle | None) -> str:
         backend.close()
     flags = "".join(f"; {flag.value}" for flag in sorted(choice.flags))
     return f"{backend.version} on {backend.device}, {choice.variant}: {took:.0f} ms a study{flags}"
+
+
+def _remembered() -> str:
+    """The latest race of the engines on the CPU, as `auto` found it."""
+    from hipnet_edge.backends.race import label_of, remembered
+
+    found = remembered()
+    if not found:
+        return "none yet: the first start with auto measures, where more than one engine may run"
+    latest = found[-1]
+    return f"{label_of(latest.backend, latest.variant)}: {latest.reason()}"
 
 
 def _gpu() -> tuple[Check, ...]:

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from hipnet_edge.backends.cores import available_cores, core_quota
-
 T = TypeVar("T")
 
 _INT8_DEVICES = {
@@ -97,7 +95,7 @@ def examine() -> Machine:
         architecture=platform.machine(),
         processor=Fact.find(_processor),
         cores=Fact.find(_cores),
-        usable_cores=Fact.find(available_cores),
+        usable_cores=Fact.find(_usable_cores),
         core_quota=Fact.find(_core_quota),
         instructions=Fact.find(_instructions),
         memory_mib=Fact.find(lambda: _meminfo("MemTotal")),
@@ -119,6 +117,26 @@ def int8_device() -> str:
         if any(present.get(flag) for flag in flags):
             return device
     return "cpu"
+
+
+def bf16_instructions() -> str | None:
+    """The instructions that multiply BF16 here, "amx" or "avx512"; None where there are none.
+
+    Engines that are asked for BF16 all the same compute it in FP32, slower than FP32 itself.
+    """
+    present = Fact.find(_instructions).value or {}
+    found = {"amx": "amx_bf16", "avx512": "avx512_bf16"}
+    return next((name for name, flag in found.items() if present.get(flag)), None)
+
+
+def cpu_signature() -> dict[str, object]:
+    """What of the CPU decides which code an engine runs on it, and how fast that is."""
+    instructions = Fact.find(_instructions).value or {}
+    return {
+        "processor": Fact.find(_processor).value or platform.machine(),
+        "instructions": sorted(name for name, there in instructions.items() if there),
+        "usable_cores": _usable_cores(),
+    }
 
 
 def first_gpu() -> str:
@@ -160,7 +178,16 @@ def _instructions() -> dict[str, bool]:
     return {name: name in present for name in wanted}
 
 
+def _usable_cores() -> int:
+    # Imported here and below: the engines, whose package this is, ask this module for the CPU.
+    from hipnet_edge.backends.cores import available_cores
+
+    return available_cores()
+
+
 def _core_quota() -> float:
+    from hipnet_edge.backends.cores import core_quota
+
     quota = core_quota()
     if quota is None:
         raise NotFoundOut("no limit is set")

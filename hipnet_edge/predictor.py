@@ -38,7 +38,7 @@ class Predictor:
     Args:
         bundle: the model, as a folder or already loaded.
         backend: "auto" or a backend's name.
-        precision: "auto", "int8", "fp16" or "fp32".
+        precision: "auto", "int8", "bf16", "fp16" or "fp32".
         threads: how many threads work for one call; None for all cores this process may use. From
             two on the two views are read side by side, and a stream begins studies ahead.
         exact: no decoding shortcuts, not even those that the bundle's gate has passed.

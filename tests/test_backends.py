@@ -213,6 +213,8 @@ def test_the_choice_is_explained(bundle):
         "tensorrt-parts",
         "onnxruntime-tensorrt",
         "onnxruntime-cuda",
+        "openvino-gpu",
+        "openvino",
         "onnxruntime",
     ]
 

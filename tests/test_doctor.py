@@ -15,6 +15,7 @@ from small_bundle import write_bundle
 from hipnet_edge import doctor, machine
 from hipnet_edge.backends import BACKENDS, OnnxRuntimeBackend
 from hipnet_edge.backends.device import UNPROVEN
+from hipnet_edge.backends.race import Found, Memory
 from hipnet_edge.bundle import Bundle
 from hipnet_edge.errors import MissingExtra
 
@@ -41,7 +42,7 @@ def test_every_engine_and_decoder_is_really_tried(with_small_bundle):
     assert [check.detail for check in failed] == []
 
 
-def test_a_sample_that_decodes_to_other_values_is_found(monkeypatch):
+def test_a_sample_that_decodes_to_other_values_is_found(with_small_bundle, monkeypatch):
     monkeypatch.setattr(doctor, "sample_pixels", lambda bits: np.zeros((64, 64), "uint16"))
     report = doctor.examine()
     assert not any(check.works for check in report.decoders)
@@ -99,7 +100,7 @@ def test_a_driver_that_fails_is_a_reason(tmp_path, monkeypatch):
     assert "Failed to initialize NVML" in fact.reason
 
 
-def test_what_a_gpu_needs_is_looked_for_piece_by_piece(tmp_path, monkeypatch):
+def test_what_a_gpu_needs_is_looked_for_piece_by_piece(with_small_bundle, tmp_path, monkeypatch):
     monkeypatch.setenv("HIPNET_EDGE_PLANS", str(tmp_path / "plans"))
     report = doctor.examine()
     by_name = {check.name: check for check in report.gpu}
@@ -110,18 +111,31 @@ def test_what_a_gpu_needs_is_looked_for_piece_by_piece(tmp_path, monkeypatch):
         "plans and verdicts",
         "GPU code proven",
     ]
-    assert by_name["plans and verdicts"].detail.endswith("0 plans, 0 verdicts on their networks")
+    assert by_name["plans and verdicts"].detail.endswith("plans, 0 verdicts on their networks")
     if not by_name["NVIDIA driver"].works:
         assert "[driver_missing]" in by_name["NVIDIA driver"].detail
         assert "[driver_missing]" in by_name["device library"].detail
-    (tmp_path / "plans").mkdir()
+    (tmp_path / "plans").mkdir(exist_ok=True)  # OpenVINO has kept what it compiled there
     (tmp_path / "plans").chmod(0o777)
     shared = next(c for c in doctor.examine().gpu if c.name == "plans and verdicts")
     assert not shared.works
     assert "[plan_untrusted]" in shared.detail
 
 
-def test_code_that_no_gpu_has_run_is_named_and_left_out_of_coverage():
+def test_the_remembered_choice_is_shown(with_small_bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("HIPNET_EDGE_PLANS", str(tmp_path / "plans"))
+    assert doctor.examine().choice.detail.startswith("none yet")
+    measured = {"openvino cpu-int8": 17.31, "onnxruntime cpu-int8": 28.4}
+    found = Found("openvino", "cpu-int8", measured, "2026-11-27")
+    Memory(Bundle.load(with_small_bundle), [], [], None).keep(found)
+    report = doctor.examine()
+    assert report.choice.works
+    assert "openvino cpu-int8: the fastest of 2" in report.choice.detail
+    assert "onnxruntime cpu-int8 28.4 ms" in report.choice.detail
+    assert report.choice.detail in report.table()
+
+
+def test_code_that_no_gpu_has_run_is_named_and_left_out_of_coverage(with_small_bundle):
     """The list in the code, what coverage leaves out, and the page for people are one list."""
     root = Path(doctor.__file__).parents[1]
     (check,) = [c for c in doctor.examine().gpu if c.name == "GPU code proven"]

@@ -86,7 +86,7 @@ def test_an_index_that_is_none_is_refused(cache, text):
         ({"network": "b" * 64}, Reason.PLAN_FOREIGN, "another network"),
         ({"part": "resnet"}, Reason.PLAN_FOREIGN, "another part"),
         ({"variant": "trt-fp16"}, Reason.PLAN_FOREIGN, "another variant"),
-        ({"device": "NVIDIA A10"}, Reason.PLAN_FOREIGN, "another GPU"),
+        ({"device": "NVIDIA A10"}, Reason.PLAN_FOREIGN, "another device"),
         ({"compute_capability": "8.6"}, Reason.PLAN_FOREIGN, "compute capability"),
         ({"version": "10.3.0.26"}, Reason.PLAN_STALE, "expected 10.3.0.30, found 10.3.0.26"),
         ({"flavour": "tensorrt_rtx"}, Reason.PLAN_STALE, "flavour"),

@@ -6,6 +6,7 @@ from hipnet_edge.backends.backend import Backend, Identity, Outputs, Signature
 from hipnet_edge.backends.choice import BACKENDS, Choice, choose_backend
 from hipnet_edge.backends.cores import available_cores
 from hipnet_edge.backends.onnxruntime_backend import OnnxRuntimeBackend
+from hipnet_edge.backends.openvino_backend import OpenVinoBackend
 from hipnet_edge.backends.tensorrt_backend import TensorRtBackend
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Choice",
     "Identity",
     "OnnxRuntimeBackend",
+    "OpenVinoBackend",
     "Outputs",
     "Signature",
     "TensorRtBackend",

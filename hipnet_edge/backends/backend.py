@@ -116,6 +116,7 @@ class Backend(ABC):
         device: what it runs on, such as "cpu".
         settings: what it was started with; stands in every result.
         on_gpu: whether it computes on a GPU.
+        distributions: the packages that bring its engine; any one of them does.
         proven: whether a GPU has run this version's code for it; always so on the CPU.
     """
 
@@ -123,6 +124,7 @@ class Backend(ABC):
     variants: ClassVar[Mapping[str, str]]
     on_gpu: ClassVar[bool] = False
     proven: ClassVar[bool] = True
+    distributions: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self, signature: Signature, *, version: str, device: str, settings: Mapping[str, object]

@@ -1,23 +1,29 @@
 """Which engine answers: what was asked for, or the fastest that passed the gate here.
 
-Only a combination of variant, engine, version and device that the gate has passed is ever chosen by
-itself. The FP32 file on ONNX Runtime's CPU is what every other is measured against and needs no
-verdict, so something can always be chosen where that is installed.
+An engine on a GPU goes first; on the CPU a short measurement at the first load decides, and later
+loads remember it. Only a combination of variant, engine, version and device that the gate has
+passed is ever chosen by itself. The FP32 file on ONNX Runtime's CPU is what every other is measured
+against and needs no verdict, so something can always be chosen where that is installed.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hipnet_edge.backends.backend import Backend, Identity, Progress
+from hipnet_edge.backends.memory import return_freed_memory
 from hipnet_edge.backends.onnxruntime_backend import OnnxRuntimeBackend
 from hipnet_edge.backends.onnxruntime_gpu import (
     OnnxRuntimeCudaBackend,
     OnnxRuntimeTensorRtBackend,
 )
+from hipnet_edge.backends.openvino_backend import OpenVinoBackend
+from hipnet_edge.backends.openvino_gpu import OpenVinoGpuBackend
 from hipnet_edge.backends.plan_cache import PlanCache
+from hipnet_edge.backends.race import Memory, race
 from hipnet_edge.backends.tensorrt_backend import TensorRtBackend, TensorRtPartsBackend
 from hipnet_edge.errors import EngineUnusable, Reason
 from hipnet_edge.verdict import Gate
@@ -34,6 +40,8 @@ BACKENDS: dict[str, type[Backend]] = {
         TensorRtPartsBackend,
         OnnxRuntimeTensorRtBackend,
         OnnxRuntimeCudaBackend,
+        OpenVinoGpuBackend,
+        OpenVinoBackend,
         OnnxRuntimeBackend,
     )
 }
@@ -41,6 +49,9 @@ BACKENDS: dict[str, type[Backend]] = {
 
 REFERENCE = (OnnxRuntimeBackend.name, "fp32")
 """The backend and the variant whose answers are the reference."""
+
+_FASTER_FIRST = ("int8", "bf16", "fp16", "fp32")
+"""The order of preference on a CPU; within a precision that of `BACKENDS`."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -68,7 +79,7 @@ def choose_backend(
     Args:
         bundle: the verified bundle.
         backend: a name from `BACKENDS`, or "auto".
-        precision: "int8", "fp16", "fp32", or "auto".
+        precision: "int8", "bf16", "fp16", "fp32", or "auto".
         threads: how many threads share one inference; None for all cores this process may use.
         progress: told how far a long loading is, such as the building of a plan.
 
@@ -95,41 +106,147 @@ def choose_backend(
     if backend != "auto" and precision != "auto":
         ((name, _, variant),) = offered
         loaded = BACKENDS[name].open(bundle, variant, threads=threads, progress=progress)
+        return_freed_memory()
         return _choice(loaded, variant, verdicts, "as asked")
-    return _first_that_loads(bundle, offered, verdicts, threads, progress)
+    loading = _Loading(bundle, verdicts, threads, progress)
+    choice = loading.first_on_a_gpu(offered) or loading.fastest_on_the_cpu(offered)
+    if choice is None:
+        raise loading.refused[-1] if loading.refused else _none_passed(bundle, offered)
+    return_freed_memory()
+    return choice
 
 
-def _first_that_loads(
-    bundle: Bundle,
-    offered: list[tuple[str, str, str]],
-    verdicts: _Verdicts,
-    threads: int | None,
-    progress: Progress | None,
-) -> Choice:
-    """The first combination that passed the gate here and loads; flagged if a better one failed."""
-    refused: list[EngineUnusable] = []
-    missed = False
-    for name, _, variant in offered:
+class _Loading:
+    """The loading of what passed the gate here, and what was refused on the way.
+
+    Args:
+        bundle: whose network is loaded.
+        verdicts: of the gate.
+        threads: as `choose_backend` takes it.
+        progress: as `choose_backend` takes it.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        verdicts: _Verdicts,
+        threads: int | None,
+        progress: Progress | None,
+    ) -> None:
+        self._bundle, self._verdicts = bundle, verdicts
+        self._threads, self._progress = threads, progress
+        self.refused: list[EngineUnusable] = []
+        self._missed = False
+
+    def first_on_a_gpu(self, offered: Sequence[tuple[str, str, str]]) -> Choice | None:
+        """The first combination on a GPU that passed the gate here and loads."""
+        for name, _, variant in offered:
+            if not BACKENDS[name].on_gpu or not self._verdicts.may_have_passed(name, variant):
+                continue
+            loaded = self._load(name, variant)
+            if loaded is not None:
+                why = "the first that loads; it passed the gate here"
+                return _choice(loaded, variant, self._verdicts, why)
+        return None
+
+    def fastest_on_the_cpu(self, offered: Sequence[tuple[str, str, str]]) -> Choice | None:
+        """Of what passed the gate here and loads, the fastest; the reference needs no verdict."""
+        candidates = [
+            (name, variant)
+            for wanted in _FASTER_FIRST
+            for name, precision, variant in offered
+            if precision == wanted
+            and not BACKENDS[name].on_gpu
+            and ((name, variant) == REFERENCE or self._verdicts.may_have_passed(name, variant))
+        ]
+        if len(candidates) > 1:
+            try:
+                found = self._remembered_or_raced(candidates)
+            except EngineUnusable as error:
+                _LOG.info("Nothing is measured: %s", error.message)
+                unmeasured = f"the first that loads, nothing measured ({error.message})"
+                found = self._first(candidates, unmeasured)
+        else:
+            found = self._first(candidates, "the first that loads")
+        return None if found is None else self._after_what_is_missed(found)
+
+    def _remembered_or_raced(self, candidates: Sequence[tuple[str, str]]) -> Choice | None:
+        """As an earlier start found it, else by a race now; refused where it cannot be kept."""
+        packages = {package for name, _ in candidates for package in BACKENDS[name].distributions}
+        memory = Memory(self._bundle, candidates, sorted(packages), self._threads)
+        found = memory.recall()
+        if found is not None and (found.backend, found.variant) in candidates:
+            loaded = self._load(found.backend, found.variant)
+            if loaded is not None:
+                return _choice(loaded, found.variant, self._verdicts, found.reason())
+        memory.require_writable()
+        entrants = self._entrants(candidates)
+        if not entrants:
+            return None
+        if len(entrants) > 1 and self._progress is not None:
+            self._progress(f"measuring which of {len(entrants)} engines is the fastest here")
+        place, found = race(entrants)
+        for other, (_, backend) in enumerate(entrants):
+            if other != place:
+                backend.close()
+        try:
+            memory.keep(found)
+        except EngineUnusable as error:
+            _LOG.warning("What was measured is not kept: %s", error.message)
+        return _choice(entrants[place][1], found.variant, self._verdicts, found.reason())
+
+    def _entrants(self, candidates: Sequence[tuple[str, str]]) -> list[tuple[str, Backend]]:
+        """Those that load and run, each after its variant."""
+        entrants: list[tuple[str, Backend]] = []
+        for name, variant in candidates:
+            loaded = self._load(name, variant)
+            if loaded is not None and self._runs(loaded):
+                entrants.append((variant, loaded))
+        return entrants
+
+    def _runs(self, loaded: Backend) -> bool:
+        """Whether an engine answers at all; what it allocates meanwhile is in no measurement."""
+        try:
+            loaded.infer(loaded.signature.test_pattern())
+        except EngineUnusable as error:
+            _LOG.info("%s does not run: %s", loaded.name, error.message)
+            self.refused.append(error)
+            return False
+        return True
+
+    def _first(self, candidates: Sequence[tuple[str, str]], why: str) -> Choice | None:
+        """The first that loads, in the order of preference."""
+        for name, variant in candidates:
+            loaded = self._load(name, variant)
+            if loaded is not None:
+                role = (
+                    "the reference" if (name, variant) == REFERENCE else "it passed the gate here"
+                )
+                return _choice(loaded, variant, self._verdicts, f"{why}; {role}")
+        return None
+
+    def _load(self, name: str, variant: str) -> Backend | None:
+        """One combination, if it passed the gate here and loads."""
         kind, reference = BACKENDS[name], (name, variant) == REFERENCE
-        if not reference and not verdicts.may_have_passed(name, variant):
-            continue
         # A GPU that answered yesterday and is gone today must not be missed in silence.
-        expected = verdicts.passed_on_this_device(name, variant)
+        expected = self._verdicts.passed_on_this_device(name, variant)
         try:
             if not reference:
-                expected = verdicts.passed(name, variant, kind.identify(variant))
+                expected = self._verdicts.passed(name, variant, kind.identify(variant))
                 if not expected:
-                    continue
-            loaded = kind.open(bundle, variant, threads=threads, progress=progress)
+                    return None
+            return kind.open(self._bundle, variant, threads=self._threads, progress=self._progress)
         except EngineUnusable as error:
             _LOG.info("%s cannot run %s: %s", name, variant, error.message)
-            refused.append(error)
-            missed |= kind.on_gpu and expected
-            continue
-        why = "the reference" if reference else "it passed the gate here"
-        choice = _choice(loaded, variant, verdicts, f"the first that loads; {why}")
-        return _as_fallback(choice, refused) if missed and not kind.on_gpu else choice
-    raise refused[-1] if refused else _none_passed(bundle, offered)
+            self.refused.append(error)
+            self._missed |= kind.on_gpu and expected
+            return None
+
+    def _after_what_is_missed(self, choice: Choice) -> Choice:
+        if not self._missed:
+            return choice
+        reason = f"{choice.reason}, after: {self.refused[0].message}"
+        return replace(choice, reason=reason, flags=choice.flags | {Flag.CPU_FALLBACK})
 
 
 class _Verdicts:
@@ -178,11 +295,6 @@ def _choice(loaded: Backend, variant: str, verdicts: _Verdicts, why: str) -> Cho
     if not loaded.proven:
         flags.add(Flag.UNPROVEN_ENGINE)
     return Choice(loaded, variant, f"{loaded.name}, {variant}: {why}", frozenset(flags))
-
-
-def _as_fallback(choice: Choice, refused: list[EngineUnusable]) -> Choice:
-    reason = f"{choice.reason}, after: {refused[0].message}"
-    return replace(choice, reason=reason, flags=choice.flags | {Flag.CPU_FALLBACK})
 
 
 def _not_offered(bundle: Bundle, names: list[str], precision: str) -> EngineUnusable:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hipnet_edge.backends.backend import Backend, Identity, Outputs, Progress, Signature
 from hipnet_edge.backends.cores import available_cores
 from hipnet_edge.errors import EngineUnusable, MissingExtra, Reason, UsageError
+from hipnet_edge.machine import int8_device
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -45,6 +46,7 @@ class OnnxRuntimeBackend(Backend):
 
     name: ClassVar = "onnxruntime"
     variants: ClassVar = {"int8": "cpu-int8", "fp32": "fp32"}
+    distributions: ClassVar = ("onnxruntime", "onnxruntime-gpu")
     provider: ClassVar = "CPUExecutionProvider"
 
     def __init__(
@@ -85,9 +87,6 @@ class OnnxRuntimeBackend(Backend):
     @classmethod
     def identify(cls, variant: str) -> Identity:
         """ONNX Runtime's version; for INT8 the device says which instructions compute it."""
-        # Imported here: machine asks this package for the cores.
-        from hipnet_edge.machine import int8_device
-
         device = int8_device() if variant.endswith("int8") else "cpu"
         return Identity(import_onnxruntime().__version__, device)
 

@@ -13,6 +13,7 @@ from hipnet_edge.backends.backend import Identity
 from hipnet_edge.backends.onnxruntime_backend import OnnxRuntimeBackend, import_onnxruntime
 from hipnet_edge.backends.tensorrt_flavour import require_driver
 from hipnet_edge.errors import EngineUnusable, Reason
+from hipnet_edge.machine import first_gpu
 
 
 class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
@@ -39,8 +40,6 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
                 Reason.ENGINE_UNAVAILABLE,
             )
         require_driver()
-        from hipnet_edge.machine import first_gpu
-
         return Identity(runtime.__version__, first_gpu())
 
     @classmethod

@@ -1,10 +1,11 @@
-"""TensorRT plans on disk, and the gate's verdicts on them, in one folder of the user's alone.
+"""Compiled networks on disk, and the gate's verdicts, in one folder of the user's alone.
 
-A plan is code: whoever can write one can run anything as whoever loads it. So plans are read only
-from a folder that belongs to the user and that nobody else can write, only when the folder's own
-index lists them, and only as the bytes whose sha256 stands there. The index also says what each
-plan was built from and for; a plan that belongs to another network, device, precision, TensorRT or
-set of options is refused by its own reason before a byte of it reaches TensorRT.
+A plan is a network as TensorRT or OpenVINO compiled it, and a plan is code: whoever can write one
+can run anything as whoever loads it. So plans are read only from a folder that belongs to the user
+and that nobody else can write, only when the folder's own index lists them, and only as the bytes
+whose sha256 stands there. The index also says what each plan was built from and for; a plan that
+belongs to another network, device, precision, engine or set of options is refused by its own
+reason before a byte of it reaches the engine.
 """
 
 from __future__ import annotations
@@ -38,8 +39,13 @@ def default_folder() -> Path:
     """Where plans lie unless told otherwise: HIPNET_EDGE_PLANS, else the user's cache."""
     if named := os.environ.get(_FOLDER):
         return Path(named)
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return Path(cache or Path.home() / ".cache") / "hipnet-edge" / "plans"
+    if cache := os.environ.get("XDG_CACHE_HOME"):
+        return Path(cache) / "hipnet-edge" / "plans"
+    try:
+        return Path.home() / ".cache" / "hipnet-edge" / "plans"
+    except RuntimeError:
+        # A user without a home, as in some containers: a folder that cannot be made.
+        return Path(os.devnull) / "plans"
 
 
 @dataclass(frozen=True)
@@ -52,13 +58,14 @@ class PlanKey:
     """"network" for the whole of it, else the backbone's name, or "tail"."""
     variant: str
     flavour: str
-    """"tensorrt" or "tensorrt_rtx"."""
+    """"tensorrt", "tensorrt_rtx" or "openvino"."""
     version: str
-    """Of TensorRT, to the last digit."""
+    """Of the engine, to the last digit."""
     device: str
-    """The GPU's name; for a plan that serves a whole family of them "any"."""
+    """The GPU's or processor's name; for a plan that serves a whole family of them "any"."""
     compute_capability: str
-    """Such as "8.7"; of a plan for several "8.6,8.9", for one and all newer ones "8.0+"."""
+    """Such as "8.7"; of a plan for several "8.6,8.9", for one and all newer ones "8.0+"; of a
+    processor "CPU"."""
     options: Mapping[str, object] = field(default_factory=dict)
     """Of the builder, shapes among them; nothing in it but JSON."""
 
@@ -86,7 +93,7 @@ class PlanKey:
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan that was verified, ready for TensorRT."""
+    """A plan that was verified, ready for its engine."""
 
     content: bytes
     sha256: str
@@ -226,6 +233,15 @@ class PlanCache:
         with self._writing():
             self._write(name, content)
 
+    def require_writable(self) -> None:
+        """Make sure that something can be kept here.
+
+        Raises:
+            EngineUnusable: PLAN_UNTRUSTED, with what stands in the way.
+        """
+        with self._writing():
+            pass
+
     def _nearest(self, wanted: PlanKey, entries: Mapping[str, Entry]) -> EngineUnusable:
         """Why nothing fits: of the plans that come closest, what is different."""
         reasons = [entry.key.why_not(wanted) for entry in entries.values()]
@@ -273,12 +289,19 @@ class PlanCache:
         """One process at a time changes the folder; it is made if missing, for its user alone."""
         make_private(self.folder)
         require_private(self.folder)
-        handle = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
+            handle = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise EngineUnusable(
+                f"The folder for plans, {self.folder}, cannot be written: "
+                f"{error.strerror or error}.",
+                Reason.PLAN_UNTRUSTED,
+            ) from error
 
     def _write(self, name: str, content: bytes) -> None:
         """Whole or not at all, and never readable or writable for others."""
@@ -355,10 +378,10 @@ def _differs(code: Reason, name: str, found: PlanKey, wanted: PlanKey) -> Engine
         "network": "another network",
         "part": "another part of the network",
         "variant": "another variant",
-        "device": "another GPU",
+        "device": "another device",
         "compute_capability": "another compute capability",
-        "flavour": "another flavour of TensorRT",
-        "version": "another version of TensorRT",
+        "flavour": "another flavour of the engine",
+        "version": "another version of the engine",
         "options": "other build options",
     }[name]
     expected, there = (str(getattr(key, name))[:80] for key in (wanted, found))

@@ -26,8 +26,11 @@ from export import gate
 from export.bundle import add_variants
 from export.gate_figures import Answers, compare, exact_interval, exceeded
 from hipnet_edge.backends import choose_backend
+from hipnet_edge.backends.openvino_runtime import import_openvino
 from hipnet_edge.backends.plan_cache import PlanCache
 from hipnet_edge.bundle import Bundle
+from hipnet_edge.errors import EngineUnusable, MissingExtra
+from hipnet_edge.machine import bf16_instructions
 from hipnet_edge.verdict import Gate, Limits
 
 ROOT = Path(__file__).parents[2]
@@ -172,7 +175,8 @@ def test_a_verdict_made_on_a_device_decides_what_is_chosen_there(
 ) -> None:
     monkeypatch.setenv("HIPNET_EDGE_PLANS", str(tmp_path / "plans"))
     shipped = Bundle.load(quantised.bundle)
-    assert choose_backend(shipped, threads=1).variant == "cpu-int8"
+    # The precision is named: of networks as small as these INT8 need not be the fastest.
+    assert choose_backend(shipped, precision="int8", threads=1).flags == frozenset()
     files = {"cpu-int8": shipped.model("cpu-int8")}
     strict = Gate(Limits(map_correlation=1.0))
     bundle = add_variants(quantised.source, tmp_path / "bundle", files, strict)
@@ -184,7 +188,28 @@ def test_a_verdict_made_on_a_device_decides_what_is_chosen_there(
     assert verdict.studies == 10
     assert Bundle.load(bundle.path).digest == bundle.digest
     # The network is the same: what this device found out counts more than what came with it.
+    with pytest.raises(EngineUnusable, match="passed the gate"):
+        choose_backend(shipped, precision="int8", threads=1)
     assert choose_backend(shipped, threads=1).variant == "fp32"
+
+
+def test_the_gate_judges_openvino_and_bf16(quantised: Quantised, tmp_path: Path) -> None:
+    try:
+        import_openvino()
+    except MissingExtra as error:
+        pytest.skip(error.message)
+    words = {"cpu-int8": ("--backend", "openvino"), "cpu-bf16": ()}
+    for variant, engine in words.items():
+        if variant == "cpu-bf16" and bf16_instructions() is None:
+            continue
+        out = tmp_path / f"{variant}.json"
+        judge = ("--variant", variant, *engine, "--studies", "10")
+        run(quantised.bundle, quantised.gate_cohort, out, *judge)
+        report = json.loads(out.read_text())
+        assert report["variant"]["name"] == variant
+        assert report["engine"]["backend"] == "openvino"
+        assert report["studies"] == 10
+        assert report["figures"]["decision_flips"] <= 0.1
 
 
 def test_the_gate_needs_neither_pytorch_nor_onnx() -> None:

@@ -20,17 +20,24 @@ from export import gate
 from export.build_engines import LAYOUTS, build_engines
 from export.gate import simulated_cohort
 from export.parts import TAIL
+from hipnet_edge.backends.openvino_runtime import import_openvino
 from hipnet_edge.backends.plan_cache import PlanCache
 from hipnet_edge.backends.tensorrt_build import BuildOptions
 from hipnet_edge.backends.tensorrt_flavour import load_tensorrt
 from hipnet_edge.bundle import Bundle
-from hipnet_edge.errors import EngineUnusable
+from hipnet_edge.errors import EngineUnusable, MissingExtra
 from hipnet_edge.verdict import Gate
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 STUDIES = 100
-JUDGED = {"cpu-int8": (), "trt-int8": ("--rehearse",), "trt-fp16": ("--rehearse",)}
-"""As the gate's command line asks for each."""
+JUDGED = {
+    "cpu-int8": ("cpu-int8",),
+    "openvino-int8": ("cpu-int8", "--backend", "openvino"),
+    "openvino-bf16": ("cpu-bf16", "--backend", "openvino"),
+    "trt-int8": ("trt-int8", "--rehearse"),
+    "trt-fp16": ("trt-fp16", "--rehearse"),
+}
+"""The committed reports, `gate-….json`, and how the gate's command line asked for each."""
 LARGEST = 36 * 2**20
 
 
@@ -47,30 +54,42 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", JUDGED)
-def test_the_gate_passes_it_again(variant: str, cohort: Path, tmp_path: Path) -> None:
-    if variant == "trt-int8" and not gate.rounds_half():
+@pytest.mark.parametrize("name", [name for name in JUDGED if name != "openvino-bf16"])
+def test_the_gate_passes_it_again(name: str, cohort: Path, tmp_path: Path) -> None:
+    if name.startswith("openvino"):
+        has_openvino()
+    if name == "trt-int8" and not gate.rounds_half():
         pytest.skip("this ONNX Runtime cuts off where half precision is quantised")
     out = tmp_path / "gate.json"
-    words = ["--variant", variant, "--cohort", str(cohort), "--out", str(out), *JUDGED[variant]]
+    words = ["--cohort", str(cohort), "--out", str(out), "--variant", *JUDGED[name]]
     result = CliRunner().invoke(gate.main, words)
     assert result.exit_code == 0, result.output
     assert json.loads(out.read_text())["studies"] > 0.95 * STUDIES  # a few films may be refused
 
 
-@pytest.mark.parametrize("variant", JUDGED)
-def test_it_was_judged_on_two_thousand_studies(variant: str, reference: Bundle) -> None:
-    report = json.loads((RESULTS / f"gate-{variant}.json").read_text())
-    assert report["variant"]["network_sha256"] == reference.network(variant)
+@pytest.mark.parametrize("name", JUDGED)
+def test_it_was_judged_on_two_thousand_studies(name: str, reference: Bundle) -> None:
+    report = json.loads((RESULTS / f"gate-{name}.json").read_text())
+    variant, *words = JUDGED[name]
+    assert report["variant"] == {"name": variant, "network_sha256": reference.network(variant)}
     assert report["passed"]
     assert report["studies"] >= 2000
     assert report["cohort"]["site"] == "shifted"
-    assert report["kind"] == ("rehearsal" if JUDGED[variant] else "verdict")
+    assert report["kind"] == ("rehearsal" if "--rehearse" in words else "verdict")
     recorded = (reference.manifest.gate or Gate()).verdicts
-    judged = [verdict for verdict in recorded if verdict.variant == variant]
+    about = (variant, report["engine"]["backend"])
+    judged = [verdict for verdict in recorded if (verdict.variant, verdict.backend) == about]
     # What was only rehearsed has no verdict.
     assert bool(judged) == (report["kind"] == "verdict")
     assert all(verdict.passed and verdict.studies >= 2000 for verdict in judged)
+
+
+def has_openvino() -> None:
+    """Skip where it is not installed."""
+    try:
+        import_openvino()
+    except MissingExtra as error:
+        pytest.skip(error.message)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
