@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -114,7 +113,7 @@ class Settings:
             backend=self.backend,
             precision=precision or self.precision,
             threads=self.threads,
-            **_exactly(exact),
+            exact=exact,
         )
 
 
@@ -134,11 +133,6 @@ QUICK: Mapping[str, Any] = {
     "leave_out": ("pytorch-compile", "openvino-fp32", "openvino-bf16", "pydicom-imagecodecs"),
 }
 """What `--quick` changes, so that everything takes under 50 seconds."""
-
-
-def _exactly(exact: bool) -> dict[str, Any]:
-    # Until every reader decodes by shortcut, a predictor without the choice is exact.
-    return {"exact": exact} if "exact" in inspect.signature(Predictor).parameters else {}
 
 
 def child_environment(caches: Path) -> dict[str, str]:

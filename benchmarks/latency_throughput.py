@@ -53,18 +53,13 @@ def in_batches(
     return {"batch": batch, **_rate(done, started, used)}
 
 
-def stream(predictor: Predictor, pair: Pair, duration: float) -> dict[str, Any] | None:
+def stream(predictor: Predictor, pair: Pair, duration: float) -> dict[str, Any]:
     """Throughput of `predict_stream` against what the cores could do at most.
 
     The bound is cores over processor seconds a study. Processor seconds are measured twice: within
     the stream itself, and of the same study asked for alone; the smaller counts, or a stream that
     burns time would set itself a lower bound.
-
-    Returns:
-        None where the predictor has no stream.
     """
-    if not hasattr(predictor, "predict_stream"):
-        return None
     alone = _seconds_alone(predictor, pair)
     answers = predictor.predict_stream(repeat(pair))
     # The look-ahead fills first, and what is in flight at the end is not waited for: with both
@@ -76,7 +71,7 @@ def stream(predictor: Predictor, pair: Pair, duration: float) -> dict[str, Any] 
         _must_be_answered(next(answers))
         done += 1
     rate = _rate(done, started, used)
-    answers.close()
+    del answers  # ends the stream
     quota = core_quota()
     cores = available_cores() if quota is None else min(float(available_cores()), quota)
     busy, least = rate["processor_seconds_a_study"], min(rate["processor_seconds_a_study"], alone)
