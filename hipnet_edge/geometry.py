@@ -6,6 +6,8 @@ the centre of the first pixel, whose area reaches from -0.5 to 0.5.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -98,11 +100,7 @@ class Geometry:
 
     def laid(self, part: NDArray[np.float32], seen: Box) -> NDArray[np.float32]:
         """Lay what was seen of the box, [seen.height, seen.width], on a box of zeros."""
-        if seen == self.box:
-            return part
-        cut = np.zeros((self.box.height, self.box.width), np.float32)
-        cut[seen.shifted(-self.box.top, -self.box.left).slices] = part
-        return cut
+        return laid(part, seen, self.box)
 
     def covered(self, seen: Box, valid: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
         """Which part of each network pixel lies in the part of the box that was seen.
@@ -131,6 +129,32 @@ class Geometry:
         resized = cv2.resize(cut, (columns, rows), interpolation=self._interpolation)
         return self.oriented(resized)
 
+    def resized_from(self, cut: Callable[[Box], NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Resize and mirror what `cut` gives of the box, strip by strip.
+
+        The same bits as `resized` gives of the whole, in a fraction of the memory.
+
+        Args:
+            cut: [strip.height, strip.width] of a strip of the box.
+        """
+        rows, columns = self.network_shape
+        strips = self._strips()
+        size = (columns, rows // len(strips))
+        parts = [
+            cv2.resize(cut(strip), size, interpolation=self._interpolation) for strip in strips
+        ]
+        return self.oriented(np.vstack(parts))
+
+    def _strips(self) -> list[Box]:
+        """The box in strips that are whole rows of the radiograph and of the network."""
+        rows, columns = self.network_shape
+        count = rows // math.gcd(rows, columns)  # as `fit_box` makes boxes
+        height, left = self.box.height // count, self.box.height % count
+        if left or self._interpolation != cv2.INTER_AREA:
+            return [self.box]
+        tops = range(self.box.top, self.box.bottom, height)
+        return [Box(top, self.box.left, top + height, self.box.right) for top in tops]
+
     def oriented(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """Pixels on the network's grid, mirrored if the network sees the box mirrored."""
         return np.ascontiguousarray(pixels[:, ::-1] if self.mirrored else pixels)
@@ -144,6 +168,15 @@ class Geometry:
     @property
     def _frame(self) -> Box:
         return Box(0, 0, *self.image_shape)
+
+
+def laid(part: NDArray[np.float32], seen: Box, box: Box) -> NDArray[np.float32]:
+    """Lay what was seen of a box, [seen.height, seen.width], on a box of zeros."""
+    if seen == box:
+        return part
+    cut = np.zeros((box.height, box.width), np.float32)
+    cut[seen.shifted(-box.top, -box.left).slices] = part
+    return cut
 
 
 def _points(points: ArrayLike) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from hipnet_edge.collimation import Box
 from hipnet_edge.errors import BundleUnusable, InputRefused, Reason
-from hipnet_edge.geometry import Geometry
+from hipnet_edge.geometry import Geometry, laid
 from hipnet_edge.implant import Implant
 from hipnet_edge.pixels import ReducedPixels
 from hipnet_edge.survey import Survey, survey_of
@@ -330,12 +330,14 @@ def _resized(
         resized = radiograph.pixels.averaged(seen, *geometry.edges(), radiograph.grey_table.apply)
         covered = geometry.covered(seen) > 0.5
         return geometry.oriented(resized), covered
-    box = geometry.box
+
+    def cut(strip: Box) -> NDArray[np.float32]:
+        shown = strip.clip(seen)
+        return laid(radiograph.grey_levels(*shown.slices), shown, strip)
+
+    resized = geometry.resized_from(cut)
     valid = radiograph.valid[seen.slices] if radiograph.valid is not None else None
-    grey = radiograph.grey_levels(*seen.slices)
-    if seen == box and (valid is None or valid.all()):
-        resized = geometry.resized(grey)
+    if seen == geometry.box and (valid is None or valid.all()):
         return resized, np.ones(resized.shape, np.bool_)
     part = geometry.covered(seen, valid)
-    laid = geometry.laid(grey, seen)
-    return geometry.resized(laid) / np.maximum(part, np.float32(0.5)), part > 0.5
+    return resized / np.maximum(part, np.float32(0.5)), part > 0.5

@@ -105,7 +105,7 @@ def test_a_slope_is_the_same_slope_at_every_resolution(syntax):
     """Where pixels of a smaller image lie in the full one: a shift by half a pixel would show."""
     if not can_encode(syntax):
         pytest.skip("imagecodecs here has no HTJ2K encoder")
-    y, x = np.mgrid[:1920, :1200]
+    y, x = np.mgrid[:2560, :1200]
     slope = (y + x // 2).astype(np.uint16)
     data = make_dicom(slope, transfer_syntax=syntax, bits_stored=12, **WINDOW)
     image = Radiograph.from_dicom(data, exact=False)
