@@ -44,7 +44,7 @@ class Predictor:
     Args:
         bundle: the model, as a folder or already loaded.
         backend: "auto" or a backend's name.
-        precision: "auto", "int8", "bf16", "fp16" or "fp32".
+        precision: "auto", "int8", "fp16" or "fp32".
         threads: how many threads share one inference; None for all cores this process may use.
         progress: told in one line, now and then, how far a long loading is: a plan for a GPU is
             built where there is none, which takes minutes.
