@@ -16,7 +16,7 @@ from benchmarks.page_tables import ROOT, read_result, table, write_tables
 
 PAGE = ROOT / "docs" / "export.md"
 TENSORRT = ("trt-int8", "trt-fp16")
-JUDGED = ("cpu-int8", "openvino-int8", "openvino-bf16", *TENSORRT)
+JUDGED = ("cpu-int8", "openvino-int8-f32", "openvino-int8", "openvino-bf16", *TENSORRT)
 """The gate's reports, `gate-….json`."""
 
 Report = Mapping[str, Any]
