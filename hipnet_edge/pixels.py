@@ -108,6 +108,11 @@ class ReducedPixels:
             return None
 
     @property
+    def decoded_whole(self) -> bool:
+        """Whether somebody asked for all of them."""
+        return self._whole is not None
+
+    @property
     def stored(self) -> Stored:
         """All stored values, decoded when they are first asked for."""
         with self._lock:

@@ -20,7 +20,7 @@ from hipnet_edge.errors import BundleUnusable, InputRefused, Reason
 from hipnet_edge.geometry import Geometry, laid
 from hipnet_edge.implant import Implant
 from hipnet_edge.pixels import ReducedPixels
-from hipnet_edge.survey import Survey, survey_of
+from hipnet_edge.survey import Survey, steady_survey
 from hipnet_edge.views import Anatomy
 from hipnet_edge.vocabulary import VIEWS, Flag, Laterality, View
 
@@ -157,15 +157,16 @@ def preprocess_study(study: Study, spec: InputSpec, *, mapper: Mapper = map) -> 
         InputRefused: NOT_A_HIP, or UNKNOWN_LATERALITY where nothing names the side, or both hips
             have prostheses and none was named.
     """
-    surveys = dict(
-        zip(VIEWS, mapper(lambda view: survey_of(study.views[view]), VIEWS), strict=True)
-    )
+    looked_over = mapper(lambda view: steady_survey(study.views[view]), VIEWS)
+    seen = dict(zip(VIEWS, looked_over, strict=True))
+    surveys = {view: survey for view, (_, survey) in seen.items()}
     for view in VIEWS:
         _check_hip(study.views[view], view, surveys[view])
     laterality, source = _side(study, surveys)
 
     def prepared(view: View) -> NetworkInput:
-        return _network_input(study.views[view], view, laterality, spec, surveys[view])
+        radiograph, survey = seen[view]
+        return _network_input(radiograph, view, laterality, spec, survey)
 
     views = dict(zip(VIEWS, mapper(prepared, VIEWS), strict=True))
     radiographs = np.stack([views[view].pixels for view in VIEWS])
@@ -184,7 +185,7 @@ def preprocess(
     Raises:
         InputRefused: NOT_A_HIP.
     """
-    survey = survey_of(radiograph)
+    radiograph, survey = steady_survey(radiograph)
     _check_hip(radiograph, view, survey)
     return _network_input(radiograph, view, laterality, spec, survey)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -292,6 +292,10 @@ class Radiograph:
         if "sha256" not in self._digests:
             self._digests["sha256"] = _digest(self.stored)
         return self._digests["sha256"]
+
+    def decoded_whole(self) -> Radiograph:
+        """The same radiograph with every pixel decoded."""
+        return replace(self, pixels=WholePixels(self.stored))
 
     def grey_levels(
         self, rows: slice = slice(None), columns: slice = slice(None)

@@ -14,12 +14,19 @@ from hipnet_edge.implant import Implant, find_implants
 from hipnet_edge.pixels import ReducedPixels
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
+
+    from hipnet_edge.pixel_data import Stored
 
     from hipnet_edge.radiograph import Radiograph
 
 THUMBNAIL = 320
 """Longer side in pixels of the thumbnail on which collimation and prosthesis are found."""
+_STEADY = 0.0005
+"""How far a prosthesis' box may move, as part of the film's longer side, for a blur of the overview
+that is about what differs between an overview and all pixels."""
 _STRIP = 32
 """Rows of halved grey levels that are made at once."""
 
@@ -49,14 +56,21 @@ class Survey:
         return len({implant.centre_x < self.middle for implant in self.implants}) == 2
 
 
-def survey_of(radiograph: Radiograph) -> Survey:
-    """Look over a radiograph once, small: what the collimator left open, and the prostheses."""
+def survey_of(
+    radiograph: Radiograph, seen_through: Callable[[Stored], Stored] | None = None
+) -> Survey:
+    """Look over a radiograph once, small: what the collimator left open, and the prostheses.
+
+    Args:
+        radiograph: to look over.
+        seen_through: a filter over the stored values of an overview.
+    """
     # Padding is no part of the radiograph: with it or without, the same thumbnail is read.
     frame = _shown(radiograph)
     part = _whole_blocks(frame)
     scale = min(1.0, THUMBNAIL / max(part.height, part.width))
     rows, columns = (max(1, round(side * scale)) for side in (part.height, part.width))
-    thumbnail = _thumbnail(radiograph, part, (rows, columns))
+    thumbnail = _thumbnail(radiograph, part, (rows, columns), seen_through)
     valid = None
     if radiograph.valid is not None:
         shown = radiograph.valid[part.slices].astype(np.float32)
@@ -78,6 +92,39 @@ def survey_of(radiograph: Radiograph) -> Survey:
     )
 
 
+def steady_survey(radiograph: Radiograph) -> tuple[Radiograph, Survey]:
+    """A survey that does not hang on how much was decoded, and the radiograph to go on with.
+
+    In some films what counts as metal is decided by a hair. Where a slight blur of the overview
+    moves the box around the prosthesis, all pixels are decoded and looked over instead.
+    """
+    survey = survey_of(radiograph)
+    if not isinstance(radiograph.pixels, ReducedPixels):
+        return radiograph, survey
+    blurred = survey_of(radiograph, _blurred)
+    if _moved(survey, blurred) <= _STEADY * max(radiograph.shape):
+        return radiograph, survey
+    whole = radiograph.decoded_whole()
+    return whole, survey_of(whole)
+
+
+def _blurred(stored: Stored) -> Stored:
+    kernel = np.array([0.25, 0.5, 0.25], np.float32)
+    blurred: Stored = cv2.sepFilter2D(stored, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
+    return blurred
+
+
+def _moved(one: Survey, other: Survey) -> float:
+    """The farthest that an edge of the largest prosthesis' box moved, in pixels."""
+    largest = [
+        max(survey.implants, key=lambda implant: implant.area, default=None)
+        for survey in (one, other)
+    ]
+    if largest[0] is None or largest[1] is None:
+        return 0.0 if largest[0] is largest[1] else np.inf
+    return float(np.abs(np.subtract(largest[0].box, largest[1].box)).max())
+
+
 def _whole_blocks(frame: Box) -> Box:
     """What of a frame is a whole number of the blocks that its thumbnail is averaged from."""
     block = 1 << _halvings(frame)
@@ -90,18 +137,24 @@ def _halvings(frame: Box) -> int:
     return max(0, (max(frame.height, frame.width) // (2 * THUMBNAIL)).bit_length() - 1)
 
 
-def _thumbnail(radiograph: Radiograph, part: Box, shape: tuple[int, int]) -> NDArray[np.float32]:
+def _thumbnail(
+    radiograph: Radiograph,
+    part: Box,
+    shape: tuple[int, int],
+    seen_through: Callable[[Stored], Stored] | None,
+) -> NDArray[np.float32]:
     """Grey levels averaged over all pixels of each of the thumbnail's.
 
     Every pixel counts: with every fourth alone, noise of one pixel could move the box.
     """
     rows, columns = shape
     if isinstance(radiograph.pixels, ReducedPixels):
+        look_up = radiograph.grey_table.apply
         return radiograph.pixels.averaged(
             part,
             np.linspace(part.top, part.bottom, rows + 1),
             np.linspace(part.left, part.right, columns + 1),
-            radiograph.grey_table.apply,
+            (lambda stored: look_up(seen_through(stored))) if seen_through else look_up,
         )
     halvings = _halvings(part)
     strips = []
