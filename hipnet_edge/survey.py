@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hipnet_edge.pixel_data import Stored
-
     from hipnet_edge.radiograph import Radiograph
 
 THUMBNAIL = 320
