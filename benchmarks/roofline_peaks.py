@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from hipnet_edge.backends.openvino_runtime import import_openvino
 
 if TYPE_CHECKING:
     import onnx
@@ -122,14 +123,14 @@ def _openvino(
     model: bytes, given: Any, precision: str, threads: int
 ) -> Callable[[], object] | None:
     """A run in OpenVINO; None where the processor has no BF16."""
-    core = import_module("openvino").Core()
+    core = import_openvino().Core()
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         return None
     hint = "bf16" if precision == "bf16" else "f32"
     config = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads}
     compiled = core.compile_model(core.read_model(model), "CPU", config)
     request = compiled.create_infer_request()
-    request.set_input_tensor(import_module("openvino").Tensor(given))
+    request.set_input_tensor(import_openvino().Tensor(given))
     return lambda: request.infer()
 
 

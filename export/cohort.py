@@ -70,6 +70,7 @@ _SOURCES = (
     "image_files.py",
     "implant.py",
     "pixel_data.py",
+    "pixels.py",
     "preprocessing.py",
     "radiograph.py",
     "study.py",
