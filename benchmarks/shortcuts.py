@@ -51,7 +51,7 @@ from hipnet_edge.vocabulary import CAUSES, VIEWS
 
 SPACINGS_MM = (0.12, 0.14, 0.17, 0.2)
 """Detectors' pixel spacings, in turn: films of 4,000 to 2,000 rows."""
-_SEED = 909
+_SEED = 1709
 _BOTH_CODECS_EVERY = 50
 _SYNTAX = {"htj2k": "1.2.840.10008.1.2.4.201", "j2k": "1.2.840.10008.1.2.4.90"}
 

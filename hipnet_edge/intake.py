@@ -92,7 +92,7 @@ def read_study(
         parsed = time.perf_counter()
         if not isinstance(source, Radiograph):
             source = Radiograph.from_encoded(source, exact=exact, decode_threads=decode_threads)
-        _ = source.pixel_sha256  # every result names its pixels: hashed here, beside the other view
+        _ = source.named_by  # every result names its pixels: hashed here, beside the other view
         decoded = time.perf_counter()
         thread = threading.get_ident()
         return _Read(source, 1e3 * (parsed - started), 1e3 * (decoded - parsed), thread)

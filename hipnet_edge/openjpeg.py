@@ -96,9 +96,7 @@ def decode(
     library = _library()
     if library is None:
         raise DecodingFailed("OpenJPEG is not here.")
-    with _opened(library, codestream, discard) as (codec, stream, image):
-        if threads > 1:
-            library.opj_codec_set_threads(codec, threads)
+    with _opened(library, codestream, discard, threads) as (codec, stream, image):
         if region is not None:
             corners = (region.left, region.top, region.right, region.bottom)
             _succeed(library.opj_set_decode_area(codec, image, *corners))
@@ -112,7 +110,7 @@ def decode(
 
 @contextmanager
 def _opened(
-    library: ctypes.CDLL, codestream: bytes, discard: int
+    library: ctypes.CDLL, codestream: bytes, discard: int, threads: int
 ) -> Iterator[tuple[c_void_p, c_void_p, ctypes._Pointer[_Image]]]:
     """A decoder that has read the stream's header, and what it reads from."""
     source = _Source(codestream)
@@ -125,6 +123,8 @@ def _opened(
         library.opj_set_default_decoder_parameters(parameters)
         c_uint32.from_buffer(parameters).value = discard  # cp_reduce, the first field
         _succeed(library.opj_setup_decoder(codec, parameters))
+        if threads > 1:
+            library.opj_codec_set_threads(codec, threads)
         _succeed(library.opj_read_header(stream, codec, byref(image)))
         yield codec, stream, image
     finally:

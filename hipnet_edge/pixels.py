@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SHORTCUT = "jpeg-2000-resolutions"
 """What a verdict of the gate calls this way of reading."""
 
-LEAST_OVERSAMPLING = 1.25
+LEAST_OVERSAMPLING = 1.1
 """How many decoded pixels a side there must be for each of the network's, at least."""
 _LEAST_OVERVIEW = 640
 """Least longer side of the overview in pixels: twice that of the survey's thumbnail."""

@@ -39,10 +39,11 @@ class InputRecord:
     sop_instance_uid: str | None
     study_instance_uid: str | None
     pixel_sha256: str | None
-    """Over the stored values; names the picture where no UID does. None where not every pixel was
-    decoded: see `exact` of `Predictor`."""
+    """Over the stored values; names the picture where no UID does. None for JPEG 2000 and HTJ2K."""
     encoded_sha256: str | None
     """Over the stream that a JPEG 2000 or HTJ2K radiograph was decoded from; None for others."""
+    every_pixel: bool
+    """Whether every pixel was decoded: see `exact` of `Predictor`."""
     pixel_spacing: PixelSpacing | None
     voi: str
     """Which VOI transformation of the header was applied."""

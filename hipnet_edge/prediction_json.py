@@ -149,6 +149,7 @@ def _write_input(record: InputRecord) -> dict[str, object]:
         "study_instance_uid": record.study_instance_uid,
         "pixel_sha256": record.pixel_sha256,
         "encoded_sha256": record.encoded_sha256,
+        "every_pixel": record.every_pixel,
         "pixel_spacing": None
         if spacing is None
         else {"row_mm": spacing.row_mm, "column_mm": spacing.column_mm, "source": spacing.source},
@@ -165,7 +166,8 @@ def _read_input(inputs: Fields, view: View) -> InputRecord:
     fields.only(
         "view", "view_source", "laterality", "laterality_source", "anatomy", "anatomy_source",
         "sop_instance_uid", "study_instance_uid", "pixel_sha256",
-        "encoded_sha256", "pixel_spacing", "voi", "shape", "box", "mirrored", "network_shape",
+        "encoded_sha256", "every_pixel", "pixel_spacing", "voi", "shape", "box", "mirrored",
+        "network_shape",
     )  # fmt: skip
     if fields.member("view", View) is not view:
         raise fields.wrong("view", f"is not {view.value}")
@@ -185,6 +187,7 @@ def _read_input(inputs: Fields, view: View) -> InputRecord:
         sop_instance_uid=fields.text_or_none("sop_instance_uid"),
         study_instance_uid=fields.text_or_none("study_instance_uid"),
         **digests,
+        every_pixel=fields.boolean("every_pixel"),
         pixel_spacing=_read_spacing(fields),
         voi=fields.text("voi"),
         geometry=_read_geometry(fields),

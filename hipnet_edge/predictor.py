@@ -19,11 +19,12 @@ from hipnet_edge.backends.cores import available_cores
 from hipnet_edge.bundle import Bundle
 from hipnet_edge.errors import Fault, HipNetError, InputRefused, Reason, UsageError
 from hipnet_edge.intake import import_readers, own_bytes, read_study
+from hipnet_edge.opencv import in_calling_thread
 from hipnet_edge.pixels import SHORTCUT
 from hipnet_edge.prediction import Prediction, Provenance
 from hipnet_edge.preprocessing import Mapper, preprocess_study
 from hipnet_edge.study import Study
-from hipnet_edge.vocabulary import Flag, Laterality
+from hipnet_edge.vocabulary import VIEWS, Flag, Laterality
 from hipnet_edge.workers import Workers
 
 if TYPE_CHECKING:
@@ -256,7 +257,7 @@ class Predictor:
         threads = self._threads if threads is None else threads
         mapper: Mapper = self._workers.side_by_side if threads > 1 else map
         stages = _Stages()
-        with _one_hierarchy(), stages.measure("total"):
+        with _one_hierarchy(), stages.measure("total"), in_calling_thread():
             if isinstance(given, Study):
                 study = given
             else:
@@ -267,7 +268,7 @@ class Predictor:
                     lateral,
                     laterality,
                     exact=self._exact,
-                    decode_threads=threads,
+                    decode_threads=max(1, threads // len(VIEWS)),
                     mapper=mapper,
                 )
                 stages.add(spent)

@@ -285,13 +285,27 @@ class Radiograph:
 
         It takes longer than all other reading of an uncompressed file. As it leaves the
         interpreter free, a program can ask for it on one thread while others go on. None where not
-        every pixel is decoded: `encoded_sha256` tells such an image.
+        every pixel is decoded.
         """
         if isinstance(self.pixels, ReducedPixels):
             return None
         if "sha256" not in self._digests:
             self._digests["sha256"] = _digest(self.stored)
         return self._digests["sha256"]
+
+    @property
+    def every_pixel(self) -> bool:
+        """Whether all pixels were decoded, and not only what the network needs."""
+        return not isinstance(self.pixels, ReducedPixels) or self.pixels.decoded_whole
+
+    @property
+    def named_by(self) -> Mapping[str, str | None]:
+        """The hash by which a result names this image: the stream's where there is one."""
+        encoded = self.encoded_sha256
+        return {
+            "pixel_sha256": None if encoded else self.pixel_sha256,
+            "encoded_sha256": encoded,
+        }
 
     def decoded_whole(self) -> Radiograph:
         """The same radiograph with every pixel decoded."""

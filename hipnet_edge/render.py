@@ -79,10 +79,9 @@ def overlay(
 
 
 def _same_image(record: InputRecord, radiograph: Radiograph) -> bool:
-    """Whether a result is about this radiograph; either may not have had every pixel decoded."""
-    if record.pixel_sha256 is None or radiograph.pixel_sha256 is None:
-        return record.encoded_sha256 == radiograph.encoded_sha256
-    return record.pixel_sha256 == radiograph.pixel_sha256
+    """Whether a result is about this radiograph."""
+    name = {"pixel_sha256": record.pixel_sha256, "encoded_sha256": record.encoded_sha256}
+    return name == radiograph.named_by
 
 
 def render_page(prediction: Prediction, study: Study) -> Picture:
