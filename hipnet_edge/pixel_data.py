@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hipnet_edge import codestreams
+from hipnet_edge import codestreams, openjph
 from hipnet_edge.codestreams import StreamHeader
 from hipnet_edge.dicom_reader import (
     DEFLATED,
@@ -45,7 +45,8 @@ JPEG_FRAMES = {
 """JPEG baseline, extended, lossless (process 14) and lossless first-order: their frame markers."""
 JPEG_LS = frozenset({"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"})
 JPEG_2000 = frozenset({"1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"})
-HTJ2K = frozenset({f"1.2.840.10008.1.2.4.{last}" for last in (201, 202, 203)})
+HTJ2K_LOSSLESS = frozenset({f"1.2.840.10008.1.2.4.{last}" for last in (201, 202)})
+HTJ2K = HTJ2K_LOSSLESS | {"1.2.840.10008.1.2.4.203"}
 TRANSFER_SYNTAXES = NATIVE | {RLE} | JPEG_FRAMES.keys() | JPEG_LS | JPEG_2000 | HTJ2K
 """All transfer syntaxes that can be read (PS3.5 annex A)."""
 
@@ -242,9 +243,6 @@ def _compressed(frame: bytes, syntax: str, layout: PixelLayout, threads: int) ->
     if syntax in JPEG_2000 or syntax in HTJ2K:
         frame = codestreams.jpeg2000_codestream(frame)
         header = codestreams.jpeg2000_header(frame)
-        # OpenJPEG for HTJ2K too. OpenJPH takes half the time, but imagecodecs' binding swallows its
-        # errors on damaged streams, and where a lossy one overshoots the range its values wrap
-        # around: metal came out black.
         decode = partial(imagecodecs.jpeg2k_decode, numthreads=threads)
     elif syntax in JPEG_LS:
         header = codestreams.jpeg_header(frame, frozenset({codestreams.JPEG_LS}))
@@ -253,7 +251,11 @@ def _compressed(frame: bytes, syntax: str, layout: PixelLayout, threads: int) ->
         header = codestreams.jpeg_header(frame, frozenset(JPEG_FRAMES[syntax]))
         decode = imagecodecs.jpeg8_decode
     _check_stream(header, layout)
-    values: Stored = decode(frame)
+    values: Stored | None = None
+    if syntax in HTJ2K_LOSSLESS and codestreams.jpeg2000_coding(frame).plain:
+        values = openjph.decode(frame, header, layout.highest)
+    if values is None:
+        values = decode(frame)
     if values.shape != (layout.rows, layout.columns) or values.dtype.kind not in "ui":
         raise InputRefused(
             Reason.CORRUPT_PIXELS, "The decoded image is not the one that the header declares."
