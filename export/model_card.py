@@ -164,7 +164,14 @@ def _variants(manifest: Mapping[str, Any]) -> str:
             f"| `{name}` | {'-' if size is None else f'{size / 1e6:.1f} MB'} "
             f"| {'; '.join(passed.get(name, [where]))} |"
         )
-    return "\n".join(["| Variant | File | The gate has passed it on |", "|---|---|---|", *rows])
+    shortcuts = [
+        f"\nThe gate has passed the shortcut `{verdict['shortcut']}` in reading "
+        f"({verdict['studies']:,} studies, {verdict['date']}); `exact=True` turns it off."
+        for verdict in manifest.get("gate", {}).get("shortcuts", ())
+        if verdict["passed"]
+    ]
+    header = ["| Variant | File | The gate has passed it on |", "|---|---|---|"]
+    return "\n".join([*header, *rows, *shortcuts])
 
 
 def _words(key: str) -> str:

@@ -10,7 +10,7 @@ from small_bundle import small_manifest, small_model
 
 from hipnet_edge.errors import BundleUnusable
 from hipnet_edge.manifest import Manifest
-from hipnet_edge.verdict import Gate, Limits, Verdict
+from hipnet_edge.verdict import Gate, Limits, ShortcutVerdict, Verdict
 
 PASSED = Verdict("cpu-int8", "onnxruntime", "1.23.2", "cpu-vnni", True, 2000, "2026-11-23")
 
@@ -24,6 +24,25 @@ def test_a_manifest_gives_back_the_gate_that_was_written():
     failed = replace(PASSED, device="cpu-avx2", passed=False)
     gate = Gate(Limits(decision_flips=0.01), (PASSED, failed))
     assert manifest(gate.to_dict()).gate == gate
+
+
+def test_a_shortcut_is_allowed_only_where_it_passed():
+    gate = Gate().with_shortcut(ShortcutVerdict("half", True, 2000, "2026-11-27"))
+    assert gate.allows("half")
+    assert not gate.allows("quarter")
+    refused = gate.with_shortcut(ShortcutVerdict("half", False, 2000, "2026-11-28"))
+    assert not refused.allows("half")
+    assert len(refused.shortcuts) == 1
+    assert manifest(refused.to_dict()).gate == refused
+    assert refused.with_verdict(PASSED).shortcuts == refused.shortcuts
+
+
+def test_a_manifest_without_shortcuts_allows_none():
+    section = Gate(verdicts=(PASSED,)).to_dict()
+    del section["shortcuts"]
+    gate = manifest(section).gate
+    assert gate.verdicts == (PASSED,)
+    assert not gate.allows("half")
 
 
 def test_a_bundle_without_the_section_still_loads():

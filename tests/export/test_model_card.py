@@ -18,7 +18,7 @@ from small_bundle import small_decision, small_manifest, small_model
 from export.bundle import write_bundle
 from export.model_card import main, model_card
 from hipnet_edge.bundle import Bundle
-from hipnet_edge.verdict import Verdict
+from hipnet_edge.verdict import ShortcutVerdict, Verdict
 from hipnet_edge.vocabulary import CAUSES
 
 
@@ -103,13 +103,19 @@ def test_a_variant_is_said_to_have_passed_only_where_the_gate_passed_it() -> Non
             "verdicts": [
                 verdict.to_dict(),
                 replace(verdict, variant="trt-int8", passed=False).to_dict(),
-            ]
+            ],
+            "shortcuts": [
+                ShortcutVerdict("half", True, 2000, "2026-01-03").to_dict(),
+                ShortcutVerdict("quarter", False, 2000, "2026-01-03").to_dict(),
+            ],
         },
     )
     card = model_card(manifest)
     assert "| `fp32` | 10.8 MB | is what all others are compared with |" in card
     assert "| onnxruntime 1.2.3 on cpu-vnni (2,360 studies, 2026-01-02) |" in card
     assert "| `trt-int8` | - | nowhere yet |" in card
+    assert "shortcut `half` in reading (2,000 studies, 2026-01-03)" in card
+    assert "quarter" not in card
 
 
 def test_what_was_not_measured_is_not_told() -> None:
