@@ -15,14 +15,14 @@ from hipnet_edge import Bundle
 PACKAGES = (
     *("numpy", "opencv-python-headless", "pydicom", "imagecodecs", "onnxruntime", "openvino"),
     *("torch", "onnx", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle"),
-    *("psutil", "tensorrt", "onnxruntime-gpu"),
+    *("pyjpegls", "psutil", "tensorrt", "onnxruntime-gpu"),
 )
 """Distributions whose versions a report states where they are installed."""
 
 
 def provenance(bundle: Bundle) -> dict[str, Any]:
     """Date, versions, machine with its clocks, and bundle, as entries of a report."""
-    made = made_here(*filter(_installed, PACKAGES))
+    made = made_here(*filter(installed, PACKAGES))
     manifest = bundle.manifest
     return {
         **made,
@@ -74,7 +74,8 @@ def _text(path: str) -> str:
         return ""
 
 
-def _installed(name: str) -> bool:
+def installed(name: str) -> bool:
+    """Whether there is a distribution of that name."""
     try:
         return bool(version(name))
     except PackageNotFoundError:

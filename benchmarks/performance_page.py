@@ -4,6 +4,7 @@
 
 Of latency.json, the full run of `benchmarks/latency.py`: every aim and whether it was reached,
 where the time goes, the roofline of each backbone, what a Jetson Orin could reach by arithmetic.
+Of reading_choices.json: the alternatives behind the choices made for reading.
 What no committed report holds is called not measured yet; the words around the tables stay.
 """
 
@@ -20,7 +21,13 @@ from benchmarks.page_tables import RESULTS, ROOT, read_result, table, write_tabl
 PAGE = ROOT / "docs" / "performance.md"
 PICTURE = ROOT / "docs" / "pictures" / "latency.png"
 REPORT = "latency"
+CHOICES = "reading_choices"
 NOTHING = "*Not measured yet.*"
+READING = (
+    *("imagecodecs", "pylibjpeg-rle", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pyjpegls"),
+    "opencv-python-headless",
+)
+"""Distributions that shape the figures of reading."""
 
 Report = Mapping[str, Any]
 
@@ -212,6 +219,50 @@ def jetson(report: Report) -> str:
     )
 
 
+def choices(report: Report) -> str:
+    """Every alternative for reading; what is used stands in bold."""
+    made, versions = report["machine"], report["versions"]
+    packages = [name for name in READING if name in versions]
+    said = (
+        f"Measured on {report['date']}: {made['processor']['value']}, "
+        f"{made['usable_cores']['value']} cores; "
+        f"{', '.join(f'{name} {versions[name]}' for name in packages)}; "
+        f"views of {' x '.join(map(str, report['size']))}, medians of {report['rounds']}."
+    )
+    timed = table(
+        ("What", "How; in bold as the package does", "Wall, ms", "Processor, ms"),
+        [
+            (
+                row["what"],
+                f"**{row['alternative']}**" if row["used"] else row["alternative"],
+                f"{row['wall_ms']:.1f}",
+                f"{row['processor_ms']:.1f}",
+            )
+            for row in report["rows"]
+        ],
+    )
+    parts = [said, timed]
+    if report["damage"] is not None:
+        parts.append(_damage(report["damage"]))
+    if report["missing"]:
+        lacking = "; ".join(f"{name} ({why})" for name, why in report["missing"].items())
+        parts.append(f"Not measured: {lacking}.")
+    return "\n\n".join(parts)
+
+
+def _damage(found: Report) -> str:
+    return table(
+        (
+            f"Of {found['streams']} lossless HTJ2K streams with one damaged byte",
+            *("refused", "other pixels", "the same pixels"),
+        ),
+        [
+            (name, *(str(ends[end]) for end in ("refused", "other_pixels", "same_pixels")))
+            for name, ends in found["readers"].items()
+        ],
+    )
+
+
 TABLES: Mapping[str, Callable[[Report], str]] = {
     "machine": machine,
     "aims": aims,
@@ -228,11 +279,14 @@ TABLES: Mapping[str, Callable[[Report], str]] = {
 
 def tables() -> dict[str, str]:
     """All tables by their markers."""
-    if not (RESULTS / f"{REPORT}.json").exists():
-        return {**dict.fromkeys(TABLES, NOTHING), "picture": NOTHING}
-    report = read_result(REPORT)
-    picture = f"![Stages by transfer syntax](pictures/{PICTURE.name})"
-    return {**{name: make(report) for name, make in TABLES.items()}, "picture": picture}
+    made = dict.fromkeys((*TABLES, "picture", "choices"), NOTHING)
+    if (RESULTS / f"{REPORT}.json").exists():
+        report = read_result(REPORT)
+        made.update((name, make(report)) for name, make in TABLES.items())
+        made["picture"] = f"![Stages by transfer syntax](pictures/{PICTURE.name})"
+    if (RESULTS / f"{CHOICES}.json").exists():
+        made["choices"] = choices(read_result(CHOICES))
+    return made
 
 
 def _mib(value: float | None) -> str:
@@ -240,7 +294,8 @@ def _mib(value: float | None) -> str:
 
 
 if __name__ == "__main__":
-    write_tables(PAGE, tables())
+    made = tables()
+    write_tables(PAGE, made)
     if (RESULTS / f"{REPORT}.json").exists():
         stacked_bars(read_result(REPORT), PICTURE)
-    print(f"{PAGE}: {len(TABLES)} tables")
+    print(f"{PAGE}: {len(made)} places")
