@@ -16,6 +16,7 @@ from hipnet_edge.answer import answer, provenance_of
 from hipnet_edge.backends import Backend, choose_backend
 from hipnet_edge.backends.backend import Progress
 from hipnet_edge.backends.cores import available_cores
+from hipnet_edge.backends.memory import return_freed_memory
 from hipnet_edge.bundle import Bundle
 from hipnet_edge.errors import Fault, HipNetError, InputRefused, Reason, UsageError
 from hipnet_edge.intake import import_readers, own_bytes, read_study
@@ -73,6 +74,7 @@ class Predictor:
             loaded = time.perf_counter()
             # The first run allocates and is slow: it belongs to loading, not to the first patient.
             self._backend.infer(self._backend.signature.test_pattern())
+        return_freed_memory()
         self._load_ms = 1e3 * (loaded - started)
         self._warm_up_ms = 1e3 * (time.perf_counter() - loaded)
         gate = self._bundle.manifest.gate

@@ -201,7 +201,7 @@ class Backend(ABC):
                 f"The network takes float32 {list(expected)}, "
                 f"not {radiographs.dtype} {list(radiographs.shape)}."
             )
-        if not np.isfinite(radiographs).all():
+        if not _finite(radiographs):
             raise UsageError("The network's input holds NaN or infinity.")
 
     def _check_outputs(self, outputs: Outputs, batch: int) -> None:
@@ -212,7 +212,7 @@ class Backend(ABC):
                     f"{self.name} gave {name} as {values.dtype} {list(values.shape)} instead of "
                     f"float32 {list(shape)}."
                 )
-            if not np.isfinite(values).all():
+            if not _finite(values):
                 raise EngineUnusable(
                     f"{self.name} gave NaN or infinity in {name}; no result is reported.",
                     Reason.NON_FINITE_OUTPUT,
@@ -222,3 +222,10 @@ class Backend(ABC):
                 wrong = wrong or np.abs(values.sum(axis=-1) - 1.0).max() > _SUM_TOLERANCE
             if wrong:
                 raise EngineUnusable(f"{self.name} gave {name} that are no probabilities.")
+
+
+def _finite(values: NDArray[np.float32]) -> bool:
+    """Whether every value is a number: their sum is none if one of them is none."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        # Very large numbers may add up to infinity; only then each is looked at.
+        return bool(np.isfinite(values.sum()) or np.isfinite(values).all())

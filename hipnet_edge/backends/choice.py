@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hipnet_edge.backends.backend import Backend, Identity, Progress
-from hipnet_edge.backends.memory import return_freed_memory
 from hipnet_edge.backends.onnxruntime_backend import OnnxRuntimeBackend
 from hipnet_edge.backends.onnxruntime_gpu import (
     OnnxRuntimeCudaBackend,
@@ -106,13 +105,11 @@ def choose_backend(
     if backend != "auto" and precision != "auto":
         ((name, _, variant),) = offered
         loaded = BACKENDS[name].open(bundle, variant, threads=threads, progress=progress)
-        return_freed_memory()
         return _choice(loaded, variant, verdicts, "as asked")
     loading = _Loading(bundle, verdicts, threads, progress)
     choice = loading.first_on_a_gpu(offered) or loading.fastest_on_the_cpu(offered)
     if choice is None:
         raise loading.refused[-1] if loading.refused else _none_passed(bundle, offered)
-    return_freed_memory()
     return choice
 
 
