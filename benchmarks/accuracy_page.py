@@ -2,8 +2,8 @@
 
     python -m benchmarks.accuracy_page
 
-Says of every aim whether it was reached, from accuracy.json, out_of_distribution.json, twins.json
-and resolution.json; the words around the tables stay.
+Says of every aim whether it was reached, from accuracy.json, out_of_distribution.json, twins.json,
+resolution.json and survey_change.json; the words around the tables stay.
 """
 
 from __future__ import annotations
@@ -174,6 +174,24 @@ def resolution(figures: Figures) -> str:
     )
 
 
+def survey(report: Figures) -> str:
+    """The same studies with the box found on the earlier thumbnail and on the present one."""
+    names = {
+        "leading_cause_right": "Leading cause right",
+        "macro_auc": "Macro AUC",
+        "calibration_error": "Expected calibration error",
+        "maps_pointing": "Map's peak at the disease",
+        "no_implant": "Studies in which a view shows no prosthesis",
+    }
+    return table(
+        ("", "Before", "Now"),
+        [
+            (label, f"{report['before'][name]:.4f}", f"{report['after'][name]:.4f}")
+            for name, label in names.items()
+        ],
+    )
+
+
 def tables() -> dict[str, str]:
     """All tables by their markers."""
     accuracy = read_result("accuracy")["figures"]
@@ -183,6 +201,7 @@ def tables() -> dict[str, str]:
         "by cause": by_cause(accuracy),
         "twins": twins(read_result("twins")),
         "resolution": resolution(read_result("resolution")["figures"]),
+        "survey": survey(read_result("survey_change")),
     }
 
 

@@ -63,6 +63,17 @@ def judged(reports: Mapping[str, Report]) -> str:
     return table(("Figure", "Limit", *heads), [*rows, ("", "", *said)])
 
 
+def shortcut(report: Report) -> str:
+    """The gate's figures of the shortcut in reading, with each engine."""
+    judged = report["judged"]
+    rows = [
+        (f"`{name}`", f"{limit:g}", *(_number(found["figures"][name]) for found in judged.values()))
+        for name, limit in report["limits"].items()
+    ]
+    said = ("passed" if found["passed"] else "**refused**" for found in judged.values())
+    return table(("Figure", "Limit", *judged), [*rows, ("", "", *said)])
+
+
 def built(reports: list[Report]) -> str:
     """What TensorRT made of each variant and layout."""
     return table(
@@ -105,6 +116,7 @@ def tables() -> dict[str, str]:
     return {
         "quantised": quantised(read_result("quantize")),
         "judged": judged({name: read_result(f"gate-{name}") for name in JUDGED}),
+        "shortcut": shortcut(read_result("shortcuts")),
         "built": built(
             [
                 read_result(f"engines-{variant}-{layout}")
