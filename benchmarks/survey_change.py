@@ -2,8 +2,8 @@
 
     python -m benchmarks.survey_change --before runs/old --after runs/new --out survey_change.json
 
-Two cohorts of the same studies, made by `export.cohort` of two versions of the package, are put to
-the same network. It says how well each is read, and by the gate's figures how far the answers are
+Two cohorts made by `export.cohort` of two versions of the package are put to the same network, as
+far as they hold the same studies. It says how well each is read, and by the gate's figures how far the answers are
 apart. Maps are compared cell by cell: a box that moved counts against it.
 """
 
@@ -45,10 +45,15 @@ def read(cohort: Cohort, answers: Answers) -> dict[str, Any]:
 def main(before: Path, after: Path, out: Path) -> None:
     """Compare two versions of the survey."""
     bundle = Bundle.reference()
-    cohorts = {"before": Cohort.load(before), "after": Cohort.load(after)}
-    one, other = cohorts.values()
-    if list(one.table["patient_id"]) != list(other.table["patient_id"]):
+    one, other = Cohort.load(before), Cohort.load(after)
+    ids = [cohort.table["patient_id"] for cohort in (one, other)]
+    one, other = (
+        cohort.subset(np.isin(own, np.intersect1d(*ids)))
+        for cohort, own in zip((one, other), ids, strict=True)
+    )
+    if not len(one) or list(one.table["patient_id"]) != list(other.table["patient_id"]):
         raise click.ClickException("the two cohorts do not hold the same studies")
+    cohorts = {"before": one, "after": other}
     backend = choose_backend(bundle, "onnxruntime", "fp32").backend
     answers = {name: answers_of(backend, cohort, name) for name, cohort in cohorts.items()}
     change = np.abs(answers["before"].probabilities - answers["after"].probabilities).max(axis=1)
@@ -64,7 +69,7 @@ def main(before: Path, after: Path, out: Path) -> None:
             np.asarray(one.occupancy),
             bundle.manifest.decision,
         ),
-        "cohort": {k: one.index[k] for k in ("site", "n", "seed", "sound", "pixel_spacing_mm")},
+        "cohort": {k: one.index[k] for k in ("site", "seed", "sound", "pixel_spacing_mm")},
         "bundle": {"name": bundle.manifest.name, "digest": bundle.digest},
         **made_here("onnxruntime", "numpy", "opencv-python-headless"),
     }
