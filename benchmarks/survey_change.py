@@ -3,8 +3,8 @@
     python -m benchmarks.survey_change --before runs/old --after runs/new --out survey_change.json
 
 Two cohorts made by `export.cohort` of two versions of the package are put to the same network, as
-far as they hold the same studies. It says how well each is read, and by the gate's figures how far the answers are
-apart. Maps are compared cell by cell: a box that moved counts against it.
+far as they hold the same studies. It says how well each is read, and by the gate's figures how far
+the answers are apart. Maps are compared cell by cell: a box that moved counts against it.
 """
 
 from __future__ import annotations
