@@ -29,7 +29,8 @@ from hipnet_edge.errors import EngineUnusable, MissingExtra
 from hipnet_edge.verdict import Gate
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
-STUDIES = 100
+STUDIES = 200
+"""Of 100, three in one bin more or less can change the calibration error by more than the limit."""
 JUDGED = {
     "cpu-int8": ("cpu-int8",),
     "openvino-int8": ("cpu-int8", "--backend", "openvino"),
@@ -63,9 +64,11 @@ def test_the_gate_passes_it_again(name: str, cohort: Path, tmp_path: Path) -> No
         pytest.skip("this ONNX Runtime cuts off where half precision is quantised")
     out = tmp_path / "gate.json"
     words = ["--cohort", str(cohort), "--out", str(out), "--variant", *JUDGED[name]]
+    asked = STUDIES // 2 if "--rehearse" in words else STUDIES
+    words += ["--studies", str(asked)]
     result = CliRunner().invoke(gate.main, words)
     assert result.exit_code == 0, result.output
-    assert json.loads(out.read_text())["studies"] > 0.95 * STUDIES  # a few films may be refused
+    assert json.loads(out.read_text())["studies"] > 0.95 * asked  # a few films may be refused
 
 
 @pytest.mark.parametrize("name", JUDGED)
