@@ -4,7 +4,8 @@
 
 Of latency.json, the full run of `benchmarks/latency.py`: every aim and whether it was reached,
 where the time goes, the roofline of each backbone, what a Jetson Orin could reach by arithmetic.
-Of reading_choices.json: the alternatives behind the choices made for reading.
+Of reading_choices.json: the alternatives behind the choices made for reading; of
+engine_sweep.json: the engines' settings.
 What no committed report holds is called not measured yet; the words around the tables stay.
 """
 
@@ -22,6 +23,7 @@ PAGE = ROOT / "docs" / "performance.md"
 PICTURE = ROOT / "docs" / "pictures" / "latency.png"
 REPORT = "latency"
 CHOICES = "reading_choices"
+SWEEP = "engine_sweep"
 NOTHING = "*Not measured yet.*"
 READING = (
     *("imagecodecs", "pylibjpeg-rle", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pyjpegls"),
@@ -277,15 +279,35 @@ TABLES: Mapping[str, Callable[[Report], str]] = {
 }
 
 
+def settings(report: Report) -> str:
+    """Engines under other settings, the quickest first."""
+    rows = []
+    for way in sorted(report["ways"], key=lambda way: way["p50_ms"]):
+        told = ", ".join(f"{name} {value}" for name, value in way["settings"].items()) or "defaults"
+        callers = f"; {way['callers']} callers at once" if way["callers"] > 1 else ""
+        rows.append(
+            (
+                way["engine"],
+                f"`{way['variant']}`",
+                told + callers,
+                f"{way['p50_ms']:.1f}",
+                f"{way['processor_ms']:.1f}",
+            )
+        )
+    return table(("Engine", "Variant", "Settings", "Wall, ms", "Processor, ms"), rows)
+
+
 def tables() -> dict[str, str]:
     """All tables by their markers."""
-    made = dict.fromkeys((*TABLES, "picture", "choices"), NOTHING)
+    made = dict.fromkeys((*TABLES, "picture", "choices", "settings"), NOTHING)
     if (RESULTS / f"{REPORT}.json").exists():
         report = read_result(REPORT)
         made.update((name, make(report)) for name, make in TABLES.items())
         made["picture"] = f"![Stages by transfer syntax](pictures/{PICTURE.name})"
     if (RESULTS / f"{CHOICES}.json").exists():
         made["choices"] = choices(read_result(CHOICES))
+    if (RESULTS / f"{SWEEP}.json").exists():
+        made["settings"] = settings(read_result(SWEEP))
     return made
 
 
