@@ -19,7 +19,16 @@ from pydicom.uid import (
 )
 from small_bundle import small_manifest, small_model, write_bundle
 
-from hipnet_edge import Bundle, Predictor, Radiograph, Study, UsageError, codestreams, openjpeg
+from hipnet_edge import (
+    Bundle,
+    Predictor,
+    Radiograph,
+    Study,
+    UsageError,
+    codestreams,
+    openjpeg,
+    survey,
+)
 from hipnet_edge.collimation import Box
 from hipnet_edge.geometry import Geometry
 from hipnet_edge.pixels import SHORTCUT, ReducedPixels, WholePixels
@@ -243,6 +252,17 @@ def test_the_network_sees_nearly_the_same(simulated):
         assert one.geometry.mirrored == other.geometry.mirrored
     assert np.abs(exact.radiographs - shortcut.radiographs).mean() < 0.05
     assert not np.array_equal(exact.radiographs, shortcut.radiographs)
+
+
+def test_a_film_whose_box_hangs_on_a_hair_is_decoded_whole(simulated, monkeypatch):
+    monkeypatch.setattr(survey, "_STEADY", -1.0)  # no film is steady enough
+    exact, shortcut = (
+        Study(*(Radiograph.from_dicom(file, exact=exact) for file in simulated))
+        for exact in (True, False)
+    )
+    prepared = preprocess_study(shortcut, InputSpec())
+    assert np.array_equal(prepared.radiographs, preprocess_study(exact, InputSpec()).radiographs)
+    assert all(shortcut.views[view].every_pixel for view in VIEWS)
 
 
 def bundle_with(folder, passed: bool | None) -> Bundle:
