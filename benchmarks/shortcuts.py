@@ -17,6 +17,7 @@ import json
 import sys
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -131,7 +132,7 @@ def encoded(dataset: Dataset, codec: str) -> bytes:
     )
     whole = Dataset()
     whole.update(dataset)
-    whole.file_meta = dataset.file_meta
+    whole.file_meta = deepcopy(dataset.file_meta)  # the dataset's own pixels stay as they are
     whole.file_meta.TransferSyntaxUID = UID(_SYNTAX[codec])
     whole.PixelData = encapsulate([bytes(stream)])
     whole["PixelData"].VR = "OB"
