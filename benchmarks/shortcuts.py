@@ -130,9 +130,7 @@ def encoded(dataset: Dataset, codec: str) -> bytes:
         if codec == "htj2k"
         else imagecodecs.jpeg2k_encode(pixels, level=0, reversible=True, codecformat="j2k")
     )
-    whole = Dataset()
-    whole.update(dataset)
-    whole.file_meta = deepcopy(dataset.file_meta)  # the dataset's own pixels stay as they are
+    whole = deepcopy(dataset)  # what two datasets share would change in both
     whole.file_meta.TransferSyntaxUID = UID(_SYNTAX[codec])
     whole.PixelData = encapsulate([bytes(stream)])
     whole["PixelData"].VR = "OB"
