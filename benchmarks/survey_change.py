@@ -48,7 +48,7 @@ def main(before: Path, after: Path, out: Path) -> None:
     one, other = Cohort.load(before), Cohort.load(after)
     ids = [cohort.table["patient_id"] for cohort in (one, other)]
     one, other = (
-        cohort.subset(np.isin(own, np.intersect1d(*ids)))
+        cohort.subset(np.isin(own, np.intersect1d(ids[0], ids[1])))
         for cohort, own in zip((one, other), ids, strict=True)
     )
     if not len(one) or list(one.table["patient_id"]) != list(other.table["patient_id"]):
