@@ -164,7 +164,10 @@ def encoded_sha256(dicom: DicomObject) -> str | None:
     if dicom.transfer_syntax not in JPEG_2000 | HTJ2K or dicom.pixels is None:
         return None
     with refusing(Reason.CORRUPT_PIXELS, "The pixel data is damaged and cannot be decoded."):
-        return hashlib.sha256(_joined_fragments(dicom.pixels)).hexdigest()
+        digest = hashlib.sha256()
+        for fragment in _fragments(dicom.pixels):
+            digest.update(fragment)
+        return digest.hexdigest()
 
 
 def is_lossy(dicom: DicomObject) -> bool:
@@ -200,6 +203,11 @@ def _native(dicom: DicomObject, layout: PixelLayout) -> Stored:
 
 
 def _joined_fragments(pixels: memoryview) -> bytes:
+    """The one frame of encapsulated pixel data."""
+    return b"".join(_fragments(pixels))
+
+
+def _fragments(pixels: memoryview) -> list[memoryview]:
     """The one frame of encapsulated pixel data (PS3.5 A.4): all fragments after the offset table.
 
     As the object holds a single frame, its offset tables say nothing that matters.
@@ -218,7 +226,7 @@ def _joined_fragments(pixels: memoryview) -> bytes:
             raise InputRefused(Reason.CORRUPT_PIXELS, "The pixel data is cut into crumbs.")
     if len(fragments) < 2:
         raise InputRefused(Reason.CORRUPT_PIXELS, "The compressed pixel data is empty.")
-    return b"".join(fragments[1:])
+    return fragments[1:]
 
 
 def _run_length(frame: bytes, layout: PixelLayout) -> Stored:

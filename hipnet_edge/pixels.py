@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 SHORTCUT = "jpeg-2000-resolutions"
 """What a verdict of the gate calls this way of reading."""
 
+COARSE = (slice(None, None, 4), slice(None, None, 4))
+"""The rows and columns of all pixels that a glance looks at."""
 LEAST_OVERSAMPLING = 1.1
 """How many decoded pixels a side there must be for each of the network's, at least."""
 _LEAST_OVERVIEW = 640
@@ -55,7 +57,7 @@ class WholePixels:
     @property
     def coarse(self) -> Stored:
         """Every fourth pixel of every fourth row: what a glance needs."""
-        return self.stored[::4, ::4]
+        return self.stored[COARSE]
 
 
 class ReducedPixels:

@@ -39,7 +39,7 @@ from hipnet_edge.pixel_data import (
     is_lossy,
     reduced_pixels,
 )
-from hipnet_edge.pixels import ReducedPixels, WholePixels
+from hipnet_edge.pixels import COARSE, ReducedPixels, WholePixels
 from hipnet_edge.stated import Stated
 from hipnet_edge.views import Anatomy, Finding, patient_left_of
 from hipnet_edge.vocabulary import Flag, Laterality, View
@@ -368,7 +368,7 @@ def _flags(
     flags = []
     levels = table.apply(pixels.coarse)
     if valid is not None:
-        levels = levels[valid[::4, ::4]]
+        levels = levels[valid[COARSE]]
     ends = (np.count_nonzero(levels == 0.0), np.count_nonzero(levels == 1.0))
     if max(ends) > _SATURATED_FRACTION * levels.size:
         flags.append(Flag.SATURATED)

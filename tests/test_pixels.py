@@ -21,8 +21,10 @@ from small_bundle import small_manifest, small_model, write_bundle
 
 from hipnet_edge import (
     Bundle,
+    InputRefused,
     Predictor,
     Radiograph,
+    Reason,
     Study,
     UsageError,
     codestreams,
@@ -167,6 +169,15 @@ def test_a_result_names_the_stream_where_it_cannot_name_the_pixels(reduced, stor
     plain = Radiograph.from_dicom(make_dicom(stored, bits_stored=12, **WINDOW), exact=False)
     assert plain.encoded_sha256 is None
     assert plain.pixel_sha256 == exact.pixel_sha256
+
+
+@pytest.mark.parametrize("other", [JPEG2000Lossless, JPEGLSLossless])
+def test_one_image_twice_is_refused_however_much_of_it_is_decoded(stored, reduced, other):
+    options = {"transfer_syntax": other, "bits_stored": 12, "ViewPosition": "LL", **WINDOW}
+    whole = Radiograph.from_dicom(make_dicom(stored, SOPInstanceUID="1.2.3.4", **options))
+    with pytest.raises(InputRefused) as refusal:
+        Study(reduced, whole)
+    assert refusal.value.code is Reason.SAME_IMAGE_TWICE
 
 
 @pytest.mark.parametrize(
