@@ -80,7 +80,8 @@ class Geometry:
             return seen, np.zeros((seen.height, seen.width), np.float32)
         cells = np.asarray(map2d, np.float32)
         cells = np.ascontiguousarray(cells[:, ::-1] if self.mirrored else cells)
-        laid = cv2.resize(cells, (self.box.width, self.box.height), interpolation=cv2.INTER_LINEAR)
+        size = self.box.width, self.box.height
+        laid: NDArray[np.float32] = cv2.resize(cells, size, interpolation=cv2.INTER_LINEAR)
         return seen, laid[seen.shifted(-self.box.top, -self.box.left).slices]
 
     def image_to_network(self, image: NDArray[Any]) -> NDArray[np.float32]:
