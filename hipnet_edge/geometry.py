@@ -81,8 +81,9 @@ class Geometry:
         cells = np.asarray(map2d, np.float32)
         cells = np.ascontiguousarray(cells[:, ::-1] if self.mirrored else cells)
         size = self.box.width, self.box.height
-        laid: NDArray[np.float32] = cv2.resize(cells, size, interpolation=cv2.INTER_LINEAR)
-        return seen, laid[seen.shifted(-self.box.top, -self.box.left).slices]
+        laid = cv2.resize(cells, size, interpolation=cv2.INTER_LINEAR)
+        part = laid[seen.shifted(-self.box.top, -self.box.left).slices]
+        return seen, np.asarray(part, np.float32)
 
     def image_to_network(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """Cut, resize and mirror any [rows, columns] array as the radiograph was.
