@@ -66,9 +66,9 @@ def segmentation(filing: Filing, view: View) -> Dataset:
         content_label="HIPNET_MAPS",
         content_description=f"Disease-probability maps, {NOT_FOR_CLINICAL_USE.lower()}",
     )
-    for keyword in ("Rows", "Columns", "PatientOrientation"):
-        if keyword in source.header:
-            dataset[keyword] = source.header[keyword]
+    dataset.Rows, dataset.Columns = filing.prediction.inputs[view].shape
+    # Without a frame of reference this alone says how it lies (type 2C in PS3.3 C.7.6.1).
+    dataset.PatientOrientation = source.header.get("PatientOrientation") or ""
     dataset.PixelData = encapsulate(_frames(filing, view))
     dataset["PixelData"].is_undefined_length = True
     return filing.complete(dataset, f"segmentation_{view.value}", RLELossless)
