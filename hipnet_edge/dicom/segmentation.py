@@ -118,8 +118,12 @@ def _segment(filing: Filing, cause: Cause) -> seg.SegmentDescription:
 def _frames(filing: Filing, view: View) -> list[bytes]:
     """The maps as 8-bit frames in the radiograph's pixels, encoded."""
     geometry = filing.prediction.inputs[view].geometry
+    black = pack_part(np.zeros((1, 1), np.uint8), (0, 0), geometry.image_shape)
     frames = []
     for cells in filing.prediction.maps[view]:
+        if cells.max() * LEVELS < 0.5:  # as most are: not one pixel would differ from 0
+            frames.append(black)
+            continue
         seen, part = geometry.map_in_box(cells)
         levels = np.asarray(cv2.convertScaleAbs(part, alpha=LEVELS), np.uint8)
         frames.append(pack_part(levels, (seen.top, seen.left), geometry.image_shape))
