@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from hipnet_edge.cart.audit import AuditTrail
+from hipnet_edge.cart.audit import AuditTrail, known_head, verify
 from hipnet_edge.cart.queue import Instance, NewCase, Queue, ResultObject, Settlement, WaitingStudy
 from hipnet_edge.cart.store import ObjectStore
 
@@ -20,6 +22,29 @@ class Kept:
         self.store = ObjectStore(data / "objects")
         self.queue = Queue(data / "cart.sqlite3", pseudonym=lambda uid: f"~{uid}", clock=clock)
         self.trail = AuditTrail(self.queue.database, data / "audit.jsonl")
+
+    def told(self) -> Counter[str]:
+        """How often the audit file tells of each event, after it was held against the database.
+
+        The chain verifies, and what it tells of cases leads, step by step, to the states they have.
+        """
+        self.trail.flush()
+        path = self.data / "audit.jsonl"
+        assert verify(path, known_head(self.queue.database)).problem is None
+        told = Counter[str]()
+        states: dict[int, str] = {}
+        for line in path.read_text().splitlines():
+            record = json.loads(line)
+            told[record["event"]] += 1
+            subject, _, after = record["event"].partition("_")
+            if record["event"] == "refusal_undone":
+                assert states.pop(record["case"]) == "refused"
+            elif subject == "case":
+                before = states.get(record["case"], "received")
+                assert record["state_from"] == before
+                states[record["case"]] = before if after == "postponed" else after
+        assert states == {c.id: c.state.value for c in self.queue.cases(limit=-1)}
+        return told
 
     def image(self, uid: str, view: str, study: str, content: bytes = b"") -> Instance:
         file = self.store.keep(uid.encode() + content)
