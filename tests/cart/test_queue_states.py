@@ -1,4 +1,4 @@
-"""Steps in any order, and the process gone between any two of them: nothing acknowledged is lost."""
+"""Steps in any order, the process gone between any two of them: what was acknowledged is kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from keep_made import KINDS, Kept, pair
 from power_cut import memory_folder
 
-from hipnet_edge.cart.queue import Admitted, Case, NewRefusal, Settlement, Statefrom hipnet_edge.cart.schema import QueueUnusable
+from hipnet_edge.cart.queue import Admitted, Case, NewRefusal, Settlement, State
+from hipnet_edge.cart.schema import QueueUnusable
 
 DESTINATIONS = {"pacs": KINDS, "other": KINDS[:1]}
 
