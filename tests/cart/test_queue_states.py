@@ -127,7 +127,7 @@ class Steps(RuleBasedStateMachine):
 
     @rule(destination=st.sampled_from(sorted(DESTINATIONS)), how=st.sampled_from("spf"))
     def deliver(self, destination: str, how: str) -> None:
-        for delivery in self.kept.queue.due(destination, self._now, 1):
+        for delivery in self.kept.queue.due(destination, self._now, 5):
             key = (delivery.case_id, destination, delivery.object.sop_instance_uid)
             assert self.deliveries[key] == "waiting"
             self.steps += 1
@@ -199,4 +199,4 @@ class Steps(RuleBasedStateMachine):
 
 
 TestSteps = Steps.TestCase
-TestSteps.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+TestSteps.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
