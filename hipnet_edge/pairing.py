@@ -118,18 +118,19 @@ def _no_pair(
         f"{views[View.AP]} AP, {views[View.LATERAL]} lateral, {views[None]} of unknown view; "
         f"passed over: {others or 'nothing'}"
     )
+    # Who searched a folder can name files instead; what was sent to a cart stays as it is.
+    advice = "; name the two files." if place == "folder" else "."
     for code in (Reason.CONFLICTING_VIEW, Reason.CONFLICTING_LATERALITY):
         if passed_over.get(code):
             return InputRefused(
                 code,
-                f"The {place} holds no pair, and a header that contradicts itself ({counted}); "
-                "name the two files.",
+                f"The {place} holds no pair, and a header that contradicts itself ({counted})"
+                f"{advice}",
             )
     if views[None]:
         return InputRefused(
             Reason.UNKNOWN_VIEW,
-            f"Not every hip radiograph in the {place} says which view it is ({counted}); "
-            "name the two files.",
+            f"Not every hip radiograph in the {place} says which view it is ({counted}){advice}",
         )
     if views[View.AP] and views[View.LATERAL]:
         which = f"the {side.value} hip" if side else "one patient, study and hip"
