@@ -83,7 +83,8 @@ def settlement_for(
 
     cases = dict.fromkeys(_case(f.pair) for f in found if f.pair)
     made = [case for case in cases if {case.ap, case.lateral} & study.new]
-    named = {uid for part in (*made, *refused) for uid in (part.ap, part.lateral)}
+    named = {uid for case in made for uid in (case.ap, case.lateral)}
+    named |= {uid for refusal in refused for uid in (refusal.ap, refusal.lateral) if uid}
     waiting = {c.image.sop_instance_uid for c in lone}
     aside = [c for c in fresh if c.image.sop_instance_uid not in named | waiting]
     unused = [(c.image.sop_instance_uid, _why_unused(c, found)) for c in aside]
