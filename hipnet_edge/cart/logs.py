@@ -26,7 +26,7 @@ _AE_TITLE = re.compile(r"[A-Z0-9_. -]{1,16}")
 
 FIELDS: dict[str, re.Pattern[str] | tuple[type, ...]] = {
     **dict.fromkeys(("study", "patient", "image", "bundle", "configuration", "salt"), _HEX),
-    **dict.fromkeys(("reason", "state", "stage", "part", "outcome", "signal", "kind"), _CODE),
+    **dict.fromkeys(("event", "reason", "state", "stage", "part", "outcome", "kind"), _CODE),
     **dict.fromkeys(("destination", "backend", "variant", "version"), _NAME),
     **dict.fromkeys(("calling_ae", "called_ae"), _AE_TITLE),
     **dict.fromkeys(("case", "count", "attempt", "status", "bytes", "port"), (int,)),
@@ -51,7 +51,7 @@ class JsonLines(logging.Formatter):
             "logger": record.name if _NAME.fullmatch(record.name) else "?",
         }
         if ours:
-            line["event"] = _event(record)
+            line["message"] = _sentence(record)
             line.update(
                 (name, vars(record)[name])
                 for name, form in FIELDS.items()
@@ -63,7 +63,7 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
-def _event(record: logging.LogRecord) -> object:
+def _sentence(record: logging.LogRecord) -> object:
     """The sentence of one of our loggers; of what is put into it only numbers and codes."""
     if not isinstance(record.msg, str):
         return "?"
