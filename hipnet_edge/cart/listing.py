@@ -154,9 +154,18 @@ class Listing:
         )
         return {row[0] for row in rows}
 
-    def finished_studies(self, limit: int = 200) -> list[FinishedStudy]:
-        """Studies of whom nothing waits: oldest first, but a dead letter after all others."""
-        rows = self.database.rows(_FINISHED + "ORDER BY failed, finished_at LIMIT ?", limit)
+    def stored_bytes(self) -> int:
+        """The size of all files that rows name."""
+        (row,) = self.database.rows(
+            "SELECT (SELECT ifnull(sum(size), 0) FROM instances) + "
+            "(SELECT ifnull(sum(size), 0) FROM objects) + "
+            "(SELECT ifnull(sum(prediction_size), 0) FROM cases) AS bytes"
+        )
+        return int(row["bytes"])
+
+    def finished_studies(self, limit: int = -1) -> list[FinishedStudy]:
+        """Studies of whom nothing waits: oldest first; a negative limit lists all."""
+        rows = self.database.rows(_FINISHED + "ORDER BY finished_at LIMIT ?", limit)
         return [_as_finished(row) for row in rows]
 
     def is_finished(self, study: FinishedStudy) -> bool:
