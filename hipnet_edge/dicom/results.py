@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from hipnet_edge.errors import MissingExtra
+from pydicom.dataset import Dataset
+
+from hipnet_edge.dicom_reader import text
+from hipnet_edge.errors import MissingExtra, UsageError
+from hipnet_edge.input_limits import read_bytes
+from hipnet_edge.vocabulary import VIEWS, View
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
-
+    from hipnet_edge.dicom.source import SourceImage
     from hipnet_edge.dicom_reader import DicomSource
     from hipnet_edge.prediction import Prediction
     from hipnet_edge.study import Study
@@ -65,4 +71,48 @@ def result_objects(
         import highdicom  # noqa: F401
     except ImportError as error:
         raise MissingExtra("dicom", "Writing results as DICOM") from error
-    raise NotImplementedError
+    from hipnet_edge.dicom.capture import capture
+    from hipnet_edge.dicom.filing import Filing
+    from hipnet_edge.dicom.identifiers import result_uids
+    from hipnet_edge.dicom.report import report
+    from hipnet_edge.dicom.segmentation import segmentation
+    from hipnet_edge.dicom.source import read_sources
+
+    if not prediction.maps:
+        raise UsageError("This prediction was stored without its maps.")
+    ap, lateral = (
+        source if isinstance(source, Dataset) else read_bytes(source) for source in (ap, lateral)
+    )
+    sources = read_sources(prediction, ap, lateral)
+    if study is None:
+        study = _decoded(prediction, sources, {View.AP: ap, View.LATERAL: lateral})
+    uids = result_uids(prediction, sources, station_name)
+    filing = Filing(prediction, sources, uids, station_name, datetime.now().astimezone())
+    objects = (
+        report(filing),
+        *(segmentation(filing, view) for view in VIEWS),
+        capture(filing, study),
+    )
+    return tuple(map(ResultDataset, KINDS, objects))
+
+
+def _decoded(
+    prediction: Prediction,
+    sources: Mapping[View, SourceImage],
+    encoded: Mapping[View, DicomSource],
+) -> Study:
+    """The radiographs with every pixel; what was believed of them then is believed again."""
+    from hipnet_edge.radiograph import Radiograph
+    from hipnet_edge.study import Study
+
+    ap, lateral = (
+        Radiograph.from_dicom(
+            encoded[view],
+            view=view,
+            laterality=prediction.inputs[view].laterality,
+            anatomy="hip",
+            allow_modalities=[text(sources[view].header, "Modality")],
+        )
+        for view in VIEWS
+    )
+    return Study(ap, lateral)
