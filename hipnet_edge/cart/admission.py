@@ -25,8 +25,6 @@ from hipnet_edge.pixel_data import TRANSFER_SYNTAXES, read_layout
 from hipnet_edge.views import Anatomy, anatomy_of, laterality_of, view_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from pydicom.dataset import Dataset
 
     from hipnet_edge.cart.configuration import Configuration
@@ -144,7 +142,7 @@ class Admission:
     ) -> None:
         self._receive = configuration.receive
         self._store, self._queue, self._pseudonyms = store, queue, pseudonyms
-        self._on_event = on_event
+        self.on_event = on_event
         self.refusals = Refusals(queue, on_event)
         # The header is read from the whole file in memory: of large images not many at a time.
         self._reading = threading.BoundedSemaphore(_READERS)
@@ -181,7 +179,7 @@ class Admission:
             if isinstance(content, Path):
                 content.unlink(missing_ok=True)
         if outcome.accepted:
-            self._on_event("image_accepted", source=source.partition(":")[0])
+            self.on_event("image_accepted", source=source.partition(":")[0])
         else:
             reason = outcome.reason or ""
             self.refusals.add(
@@ -207,7 +205,9 @@ class Admission:
         admitted = self._queue.admit(instance)
         uids = instance.sop_instance_uid, instance.study_instance_uid
         if admitted is Admitted.CONFLICT:
-            return Outcome(False, admitted, CONFLICT, "This image was changed after it was used.", *uids)
+            return Outcome(
+                False, admitted, CONFLICT, "This image was changed after it was used.", *uids
+            )
         message = _ADMITTED_WORDS[admitted]
         return Outcome(True, admitted, instance.refusal, message, *uids)
 
