@@ -26,6 +26,7 @@ from hipnet_edge.cart.page.lines import (
 from hipnet_edge.cart.page.predictions import Predictions, prediction_facts
 from hipnet_edge.cart.queue import State
 from hipnet_edge.radiograph import Radiograph
+from hipnet_edge.render import OPACITY
 from hipnet_edge.vocabulary import CAUSES, VIEWS, Cause, View
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class StudyApi:
                 "version": __version__,
                 "token": configuration.page.token_file is not None,
                 "causes": [{"cause": cause.value, "label": cause.label} for cause in CAUSES],
+                "opacity": OPACITY,
                 "views": [{"view": view.value, "label": view.label} for view in VIEWS],
             }
         )
