@@ -5,6 +5,7 @@ What a reason means is said by the error's own message; `docs/errors-and-flags.m
 
 from __future__ import annotations
 
+from hipnet_edge.cart.admission import CONFLICT, INVALID_UID, NO_SPACE, QUEUE_FULL, UID_MISMATCH
 from hipnet_edge.errors import Reason
 
 _AGAIN = "Send the image again; if it is refused again, tell the PACS administrator."
@@ -21,7 +22,8 @@ _WHAT_TO_DO: dict[str, str] = {
             Reason.NOT_DICOM.value,
             Reason.CORRUPT_PIXELS.value,
             Reason.EMPTY_IMAGE.value,
-            "uid_mismatch",
+            UID_MISMATCH,
+            INVALID_UID,
         ),
         _AGAIN,
     ),
@@ -57,11 +59,11 @@ _WHAT_TO_DO: dict[str, str] = {
             Reason.DIFFERENT_STUDIES.value,
             Reason.DIFFERENT_SIDES.value,
             Reason.SAME_IMAGE_TWICE.value,
-            "conflict",
+            CONFLICT,
         ),
         _BOTH_VIEWS,
     ),
-    **dict.fromkeys(("no_space", "queue_full"), _LATER),
+    **dict.fromkeys((NO_SPACE, QUEUE_FULL), _LATER),
 }
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 from starlette.responses import JSONResponse, Response
 
 from hipnet_edge import __version__
+from hipnet_edge.cart.admission import allowed_modalities
 from hipnet_edge.cart.page import pictures
 from hipnet_edge.cart.page.access import Problem
 from hipnet_edge.cart.page.headers import patient_of, report_lines
@@ -24,21 +25,22 @@ from hipnet_edge.cart.page.lines import (
     waiting_line,
 )
 from hipnet_edge.cart.page.predictions import Predictions, prediction_facts
-from hipnet_edge.cart.queue import State
+from hipnet_edge.cart.records import State
+from hipnet_edge.drawing import Picture
+from hipnet_edge.errors import UsageError
 from hipnet_edge.radiograph import Radiograph
+from hipnet_edge.render import OPACITY
 from hipnet_edge.vocabulary import CAUSES, VIEWS, Cause, View
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from hipnet_edge.cart.page.backend import PageBackend
-    from hipnet_edge.cart.queue import Case, Instance
+    from hipnet_edge.cart.records import Case, Instance
     from hipnet_edge.prediction import Prediction
 
 _MOST_LISTED = 500
 _LARGEST_ID = 2**63 - 1
-# Whatever was admitted may be looked at; admission has judged the modality already.
-_ANY_MODALITY = ("OT", "SC")
 
 
 class StudyApi:
@@ -61,6 +63,7 @@ class StudyApi:
                 "version": __version__,
                 "token": configuration.page.token_file is not None,
                 "causes": [{"cause": cause.value, "label": cause.label} for cause in CAUSES],
+                "opacity": OPACITY,
                 "views": [{"view": view.value, "label": view.label} for view in VIEWS],
             }
         )
@@ -126,16 +129,14 @@ class StudyApi:
         case, view, cause = self._case(request), _view(request), _cause(request)
         prediction = self._prediction(case)
         name = ("map", case.prediction, view, cause)
-        return _png(
-            self._pictures.get(name, lambda: pictures.draw_map(prediction, view, cause))
-        )
+        return _png(self._pictures.get(name, lambda: pictures.draw_map(prediction, view, cause)))
 
     def result_page(self, request: Request) -> Response:
         """The one-page picture of the result as PNG."""
         case = self._case(request)
         prediction, sources = self._prediction(case), self._sources(case)
 
-        def draw() -> pictures.Picture:
+        def draw() -> Picture:
             exact = {view: prediction.inputs[view].every_pixel for view in VIEWS}
             films = {
                 view: self._radiograph(source, exact=exact[view])
@@ -180,14 +181,18 @@ class StudyApi:
 
     def _case(self, request: Request) -> Case:
         number = cast(int, request.path_params["case"])
-        case = self._cart.queue.case(number) if number <= _LARGEST_ID else None
-        if case is None:
-            raise Problem(404, "no_such_study", "There is no such study on this cart.")
-        return case
+        try:
+            return self._cart.queue.case(min(number, _LARGEST_ID))
+        except UsageError:
+            raise Problem(
+                404, "no_such_study", "There is no such study on this cart, or no longer."
+            ) from None
 
     def _sources(self, case: Case) -> dict[View, Instance]:
         """The radiographs of a case that are there; a refused one may lack a view."""
-        return self._cart.queue.sources_by_view(case)
+        uids = {View.AP: case.ap, View.LATERAL: case.lateral}
+        found = {view: self._cart.queue.instance(uid) for view, uid in uids.items() if uid}
+        return {view: instance for view, instance in found.items() if instance}
 
     def _patient(self, sources: dict[View, Instance]) -> dict[str, str] | None:
         if not self._cart.configuration.page.show_patient or not sources:
@@ -200,9 +205,9 @@ class StudyApi:
         return self._predictions.in_full(case.prediction)
 
     def _radiograph(self, source: Instance, *, exact: bool = True) -> Radiograph:
-        return Radiograph.from_dicom(
-            self._cart.store.read(source.file), allow_modalities=_ANY_MODALITY, exact=exact
-        )
+        allowed = allowed_modalities(self._cart.configuration.receive)
+        content = self._cart.store.read(source.file)
+        return Radiograph.from_dicom(content, allow_modalities=allowed, exact=exact)
 
 
 def _list_arguments(request: Request) -> tuple[State | None, int]:

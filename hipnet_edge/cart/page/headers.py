@@ -1,4 +1,4 @@
-"""What the page reads of stored DICOM objects besides pixels: whose study it is, what a report says.
+"""What the page reads of stored DICOM objects: whose study it is, and what a report says.
 
 Both are read when somebody opens a study and go to that browser alone.
 """

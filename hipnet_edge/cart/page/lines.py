@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from hipnet_edge.cart.page.advice import what_to_do
-from hipnet_edge.cart.queue import State
+from hipnet_edge.cart.records import State
 from hipnet_edge.vocabulary import VIEWS
 
 if TYPE_CHECKING:
     from hipnet_edge.cart.configuration import Configuration
-    from hipnet_edge.cart.queue import Case, Delivery, WaitingStudy
+    from hipnet_edge.cart.records import Case, Delivery, WaitingStudy
 
 STATE_WORDS: dict[State, str] = {
     State.RECEIVED: "Received",
@@ -42,7 +42,7 @@ def case_line(
         "id": case.id,
         "state": case.state.value,
         "words": words,
-        "time": case.created_at,
+        "time": case.updated_at,
         "side": case.laterality,
         "result": in_brief(case.prediction) if case.prediction else None,
         "problem": None,

@@ -101,11 +101,12 @@ def draw_scale() -> NDArray[np.uint8]:
 def as_png(picture: NDArray[np.uint8]) -> bytes:
     """A picture as PNG; colours in RGB(A) order."""
     codes = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
-    ordered = cv2.cvtColor(picture, codes[picture.shape[2]]) if picture.ndim == 3 else picture
-    encoded, png = cv2.imencode(".png", ordered, _FAST)
+    if picture.ndim == 3:
+        picture = np.asarray(cv2.cvtColor(picture, codes[picture.shape[2]]), np.uint8)
+    encoded, png = cv2.imencode(".png", picture, _FAST)
     if not encoded:
         raise Fault("OpenCV could not write a picture as PNG.")
-    return png.tobytes()
+    return bytes(png.tobytes())
 
 
 def _scaled(values: NDArray[np.float32]) -> NDArray[np.float32]:

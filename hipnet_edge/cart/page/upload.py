@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
+from hipnet_edge.cart.admission import NO_SPACE, QUEUE_FULL
 from hipnet_edge.cart.page.access import COOKIE_SECONDS, Access, Problem, cookie_header
 from hipnet_edge.cart.page.advice import what_to_do
 
@@ -25,7 +26,7 @@ MIB = 1024**2
 _LOGIN_BYTES = 4096
 _LONGEST_UPLOAD_S = 600.0
 _WRONG_TOKEN_WAIT_S = 1.0
-_FULL = frozenset({"no_space", "queue_full"})
+_FULL = frozenset({NO_SPACE, QUEUE_FULL})
 
 
 async def body_within(request: Request, largest: int, idle_s: float) -> AsyncIterator[bytes]:
@@ -106,10 +107,15 @@ class Login:
 
 def _told(outcome: Outcome) -> dict[str, object]:
     """What became of a file, in words."""
-    told: dict[str, object] = {"code": outcome.reason or "accepted", "message": outcome.message}
-    if outcome.reason:
-        told["advice"] = what_to_do(outcome.reason)
-    return {"accepted": outcome.accepted, **told}
+    reason, message = outcome.reason, outcome.message
+    if outcome.accepted and reason:
+        message += f" It can be no part of a study: {reason.replace('_', ' ')}."
+    return {
+        "accepted": outcome.accepted,
+        "code": reason or "accepted",
+        "message": message,
+        "advice": what_to_do(reason) if reason else "",
+    }
 
 
 def _status(outcome: Outcome) -> int:
