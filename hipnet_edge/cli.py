@@ -20,6 +20,7 @@ import click
 
 from hipnet_edge import __version__
 from hipnet_edge.cart import commands
+from hipnet_edge.cart.serve_command import serve
 from hipnet_edge.errors import (
     BundleUnusable,
     EngineUnusable,
@@ -336,6 +337,7 @@ def selftest(bundle: Path | None, backend: str, precision: str, as_json: bool) -
 
 hipnet_edge.add_command(commands.queue)
 hipnet_edge.add_command(commands.audit)
+hipnet_edge.add_command(serve)
 
 
 class _Delivery:

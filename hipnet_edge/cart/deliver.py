@@ -107,6 +107,12 @@ class Deliverer:
         self._not_before = 0.0
         self._last_sent = 0.0
         self._idle = True
+        self._stopping = False
+
+    def stop(self) -> None:
+        """From another thread: send nothing more, and do not wait for an answer."""
+        self._stopping = True
+        self.courier.interrupt()
 
     def step(self) -> float:
         """Send what is due; returns after how many seconds to look again."""
@@ -124,6 +130,8 @@ class Deliverer:
         if ready.outcome is not Outcome.DELIVERED:
             return self._wait(due, ready.reason)
         for place, delivery in enumerate(due):
+            if self._stopping:
+                break
             # What was kept is what is sent: a damaged file is noticed here.
             try:
                 self._store.read(delivery.object.file)
@@ -191,7 +199,7 @@ class Deliverer:
 
     def _pause(self, failures: int) -> float:
         """Twice as long each time, up to a limit, and never in step with other senders."""
-        longest = min(
+        longest: float = min(
             self._timing.first_retry_s * 2 ** min(failures - 1, 30), self._timing.max_retry_s
         )
         return longest * random.uniform(0.5, 1.0)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hipnet_edge.errors import BundleUnusable, EngineUnusable, HipNetError, Reason
@@ -80,13 +81,21 @@ class Engine:
         if self._loaded is not None:
             self._loaded(predictor)
 
-    def predict(self, ap: bytes, lateral: bytes) -> Prediction:
+    def predict(self, ap: bytes, lateral: bytes, modalities: Collection[str] = ()) -> Prediction:
         """Read one pair of DICOM files; a result of a fallback says so.
+
+        Args:
+            ap: the file of the AP radiograph.
+            lateral: likewise the lateral.
+            modalities: which others than those of radiography are accepted.
 
         Raises:
             InputRefused, EngineUnusable: as `Predictor.predict`.
         """
-        prediction = self.predictor.predict(ap, lateral)
+        from hipnet_edge.encoded import EncodedRadiograph
+
+        pair = (EncodedRadiograph.from_dicom(f, allow_modalities=modalities) for f in (ap, lateral))
+        prediction = self.predictor.predict(*pair)
         if not self._is_fallback:
             return prediction
         flags = {*prediction.flags, Flag.ENGINE_FALLBACK}
@@ -126,15 +135,15 @@ def open_pinned(pinned: Predict) -> tuple[Predictor, bool]:
             f"The bundle has the digest {bundle.digest}, but {pinned.bundle_digest} is pinned.",
             Reason.BUNDLE_DIGEST_MISMATCH,
         )
-    settings = {"threads": pinned.threads, "exact": pinned.exact}
+    open_predictor = partial(Predictor, bundle, threads=pinned.threads, exact=pinned.exact)
     try:
         precision = _precision(pinned)
-        return Predictor(bundle, backend=pinned.backend, precision=precision, **settings), fallback
+        return open_predictor(backend=pinned.backend, precision=precision), fallback
     except EngineUnusable as error:
         if not pinned.allow_fallback:
             raise
         logger.warning("pinned engine cannot be had", extra={"reason": error.code.value})
-    return Predictor(bundle, **settings), True
+    return open_predictor(), True
 
 
 def open_bundle(pinned: Predict) -> Bundle:

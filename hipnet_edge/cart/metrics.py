@@ -24,6 +24,8 @@ class Levels:
     cases: Mapping[str, int]
     """By state."""
     backlog: int
+    waiting: Mapping[str, int]
+    """Objects that wait to be delivered, by destination."""
     free_bytes: int
     ready: bool
 
@@ -49,11 +51,15 @@ class Metrics:
 
         self._cases = gauge("cases", "Studies waiting and cases, by state", "state")
         self._backlog = gauge("backlog", "Studies received or assembled and not yet read")
+        self._waiting = gauge("deliveries_waiting", "Objects to be delivered", "destination")
         self._free = gauge("disk_free_bytes", "Free space where the data lie")
         self._ready = gauge("ready", "1 when the predictor is warm and images are received")
         self._stored = counter("store_requests", "C-STORE requests answered, by status", "status")
-        self._images = counter("images", "Images offered, by what became of them", "outcome")
-        self._associations = counter("associations_refused", "By reason", "reason")
+        self._events = counter(
+            "reception_events",
+            "Images and associations accepted and refused",
+            *("event", "reason", "source"),
+        )
         self._deliveries = counter(
             "deliveries", "Tries to deliver an object", "destination", "outcome"
         )
@@ -84,13 +90,9 @@ class Metrics:
         """A C-STORE request was answered."""
         self._stored.labels(f"0x{status:04X}").inc()
 
-    def image(self, outcome: str) -> None:
-        """An image was offered: "new", "duplicate" … or the reason why it was refused."""
-        self._images.labels(outcome).inc()
-
-    def association_refused(self, reason: str) -> None:
-        """An association was refused, by us."""
-        self._associations.labels(reason).inc()
+    def event(self, event: str, reason: str, source: str) -> None:
+        """Reception tells of an image or an association: accepted, or refused with a reason."""
+        self._events.labels(event, reason, source).inc()
 
     def delivery(self, destination: str, outcome: str) -> None:
         """A try to deliver: "delivered", "retry" or "failed"."""
@@ -112,6 +114,8 @@ class Metrics:
         for state, count in levels.cases.items():
             self._cases.labels(state).set(count)
         self._backlog.set(levels.backlog)
+        for destination, count in levels.waiting.items():
+            self._waiting.labels(destination).set(count)
         self._free.set(levels.free_bytes)
         self._ready.set(levels.ready)
         return generate_latest(self._registry)

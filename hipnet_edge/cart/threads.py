@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
@@ -20,13 +21,20 @@ class Repeating:
             again; `wake` ends the pause. What it raises is logged by its class, and it is asked
             again after a pause that grows.
         finish: run in the same thread at the end.
+        failed: told the name when a step fails.
     """
 
     def __init__(
-        self, name: str, step: Callable[[], float], finish: Callable[[], None] | None = None
+        self,
+        name: str,
+        step: Callable[[], float],
+        finish: Callable[[], None] | None = None,
+        *,
+        failed: Callable[[str], None],
     ) -> None:
         self.name = name
-        self._step, self._finish = step, finish
+        self._step, self._finish, self._tell = step, finish, failed
+        self._since: float | None = None
         self._awake, self._stopping = threading.Event(), threading.Event()
         self._failed = 0
         self._thread = threading.Thread(target=self._run, name=f"cart-{name}", daemon=True)
@@ -35,6 +43,12 @@ class Repeating:
     def alive(self) -> bool:
         """Whether it runs."""
         return self._thread.is_alive()
+
+    @property
+    def busy_s(self) -> float:
+        """For how many seconds the step under way has been running; 0 in a pause."""
+        since = self._since
+        return 0.0 if since is None else time.monotonic() - since
 
     def start(self) -> None:
         """Begin; once."""
@@ -52,7 +66,7 @@ class Repeating:
     def join(self, timeout_s: float) -> bool:
         """Wait for the end; returns whether it came in time."""
         if self._thread.ident is not None:
-            self._thread.join(timeout_s)
+            self._thread.join(max(0.0, timeout_s))
         return not self.alive
 
     @property
@@ -63,15 +77,19 @@ class Repeating:
     def _run(self) -> None:
         while not self.stopping:
             self._awake.clear()
+            self._since = time.monotonic()
             try:
                 pause = self._step()
                 self._failed = 0
             except Exception:
                 self._failed += 1
                 pause = min(_FIRST_PAUSE_S * 2 ** (self._failed - 1), _LONGEST_PAUSE_S)
+                self._since = None
+                self._tell(self.name)
                 logger.exception("a step failed", extra={"part": self.name, "seconds": pause})
                 self._stopping.wait(pause)
                 continue
+            self._since = None
             self._awake.wait(pause)
         if self._finish is not None:
             self._finish()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from hipnet_edge.cart.admission import allowed_modalities
 from hipnet_edge.cart.records import ResultObject
 from hipnet_edge.cart.schema import QueueUnusable
 from hipnet_edge.errors import EngineUnusable, Fault, HipNetError, InputRefused
@@ -72,6 +73,7 @@ class Worker:
             destination.name: [kind for name in destination.objects for kind in KINDS[name]]
             for destination in configuration.destination
         }
+        self._modalities = allowed_modalities(configuration.receive)
         self._metrics, self._predicted, self._clock = metrics, predicted, clock
         self._in_hand: Case | None = None
 
@@ -141,7 +143,7 @@ class Worker:
         with self._measured("load"):
             ap, lateral = (self._store.read(i.file) for i in self._queue.sources(case))
         with self._measured("predict"):
-            prediction = self._engine.predict(ap, lateral)
+            prediction = self._engine.predict(ap, lateral, self._modalities)
         for stage, milliseconds in prediction.timings_ms.items():
             self._metrics.stage(f"predict_{stage}", milliseconds / 1e3)
         with self._measured("objects"):
