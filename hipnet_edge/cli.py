@@ -11,8 +11,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,14 +28,19 @@ from hipnet_edge.errors import (
     InputRefused,
     UsageError,
 )
+from hipnet_edge.predict_files import (
+    Delivery,
+    check_inputs,
+    decoded,
+    radiograph_files,
+    sources,
+    writing,
+)
 from hipnet_edge.vocabulary import Cause, Laterality, View
-from hipnet_edge.wording import bundle_table, result_table, selftest_table
+from hipnet_edge.wording import bundle_table, selftest_table
 
 if TYPE_CHECKING:
-    from hipnet_edge.intake import Source
-    from hipnet_edge.prediction import Prediction
     from hipnet_edge.predictor import Predictor
-    from hipnet_edge.study import Study
 
 EXIT_CODES: tuple[tuple[type[HipNetError], int], ...] = (
     (InputRefused, 3),
@@ -110,6 +114,7 @@ def hipnet_edge() -> None:
 @click.option("--json", "json_to", metavar="FILE|-", help="Write the result as JSON; - is stdout.")
 @click.option("--maps", is_flag=True, help="Put the maps into the JSON as well.")
 @click.option("--out", type=_FOLDER, help="Write report.png and prediction.json into this folder.")
+@click.option("--dicom", type=_FOLDER, help="Write the result as DICOM objects into this folder.")
 @click.option("--bundle", type=_FOLDER, help="Use this model bundle instead of the reference one.")
 @click.option("--backend", default="auto", show_default=True, help="Which engine to use.")
 @click.option(
@@ -145,25 +150,28 @@ def hipnet_edge() -> None:
     metavar="CODE",
     help="Accept this DICOM modality (RF, XA, OT, SC) too. May be repeated.",
 )
-def predict(json_to: str | None, out: Path | None, maps: bool, **options: Any) -> None:
+def predict(
+    json_to: str | None, out: Path | None, dicom: Path | None, maps: bool, **options: Any
+) -> None:
     """Read an AP and a lateral radiograph of a hip.
 
     The order of the two files says which view is which where their headers do not.
     """
-    _check_inputs(options)
-    deliver = _Delivery(json_to, out, maps)
+    check_inputs(options, dicom)
+    deliver = Delivery(json_to, out, dicom, maps)
     deliver.clear(inputs=options["files"])
     try:
-        ap, lateral = _sources(options)
+        files = radiograph_files(options)
+        ap, lateral = sources(files, options)
         side = options["laterality"]
         # A page is drawn over every pixel: for it the study is decoded exactly, and once.
-        study = None if out is None else _decoded(ap, lateral, side)
+        study = decoded(ap, lateral, side) if deliver.draws else None
         with _predictor(options) as predictor:
             if study is not None:
                 prediction = predictor.predict(study)
             else:
                 prediction = predictor.predict(ap, lateral, laterality=side)
-        deliver.result(prediction, study)
+        deliver.result(prediction, study, files)
     except Exception as error:
         if not isinstance(error, click.ClickException):
             deliver.error(_as_ours(error))
@@ -241,7 +249,7 @@ def _simulate_one(cause: str, out: Path, options: Mapping[str, Any]) -> None:
     wanted = None if cause == "none" else Cause(cause)
     seed, spacing = options["seed"], options["pixel_spacing"]
     study = simulate_study(wanted, seed, site=Site(options["site"]), pixel_spacing_mm=spacing)
-    with _writing(out):
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         write_study(study, out)
     click.echo(f"{out}: simulated {study.laterality.value} hip, cause {cause}, seed {seed}")
@@ -262,7 +270,7 @@ def _simulate_cohort(n: int, out: Path, options: Mapping[str, Any]) -> None:
         pixel_spacing_mm=options["pixel_spacing"],
     )
     workers = min(n, options["workers"] or available_cores())
-    with _writing(out), click.progressbar(length=n, label="Studies", file=sys.stderr) as bar:
+    with writing(out), click.progressbar(length=n, label="Studies", file=sys.stderr) as bar:
         rows = write_cohort(out, settings, workers, lambda: bar.update(1))
     click.echo(f"{out}: {len(rows)} simulated studies, {settings.site.value} site")
 
@@ -335,6 +343,7 @@ def selftest(bundle: Path | None, backend: str, precision: str, as_json: bool) -
     return 0 if report.passed else 4
 
 
+<<<<<<< HEAD
 hipnet_edge.add_command(commands.queue)
 hipnet_edge.add_command(commands.audit)
 hipnet_edge.add_command(serve)
@@ -454,6 +463,8 @@ def _decoded(ap: Source, lateral: Source, side: Laterality | None) -> Study:
     return study
 
 
+=======
+>>>>>>> dicom
 def _predictor(options: Mapping[str, Any]) -> Predictor:
     from hipnet_edge.predictor import Predictor
 
