@@ -35,6 +35,8 @@ _MAX_OTHER_BYTES = 1024**2
 _MAX_WAITING_MESSAGES = 2
 _PROGRESS_BYTES = 256 * 1024
 _ANSWER_S = 0.2
+_WAIT_MS = 10
+"""How long a thread waits for something to read before it looks for something to send."""
 _ABORT = b"\x07\x00\x00\x00\x00\x04\x00\x00\x02\x06"
 """A-ABORT of the service provider, invalid PDU parameter value (PS3.8 9.3.8)."""
 
@@ -108,13 +110,13 @@ class GuardedSocket(AssociationSocket):
 
     @property
     def ready(self) -> bool:
-        """Whether there is something to read."""
+        """Whether there is something to read; waits a moment for it, lest its thread spin."""
         connection = self.socket
         if connection is None or not self._is_connected:
             return False
         if self._unread or getattr(connection, "pending", int)():
             return True
-        return bool(self._poll.poll(0))
+        return bool(self._poll.poll(_WAIT_MS))
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read so many bytes, fewer only if the connection ends before.
@@ -260,7 +262,7 @@ class Reception(DIMSEServiceProvider):
         if block:
             return super().get_msg(block)
         try:
-            return self.msg_queue.get(timeout=0.01)
+            return self.msg_queue.get(timeout=0.02)
         except queue.Empty:
             return None, None
 
