@@ -12,7 +12,7 @@ _AGAIN = "Send the image again; if it is refused again, tell the PACS administra
 _ANOTHER_IMAGE = "Send the radiograph itself as CR or DX for presentation, one image an object."
 _HEADER = "Correct view, side and body part at the X-ray console and send the image again."
 _BOTH_VIEWS = "Send one AP and one lateral radiograph of the same hip from the same study."
-_NOTHING = "Nothing to do at the cart: tell the administrator which code stands here."
+_NOTHING = "Nothing to do at the cart: tell the administrator the code."
 _LATER = "Nothing was lost: the X-ray system sends again later; tell the administrator."
 
 _WHAT_TO_DO: dict[str, str] = {

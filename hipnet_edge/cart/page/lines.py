@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 STATE_WORDS: dict[State, str] = {
     State.RECEIVED: "Received",
-    State.ASSEMBLED: "Waiting to be read",
-    State.PREDICTED: "Being delivered",
+    State.ASSEMBLED: "Being read",
+    State.PREDICTED: "Being sent",
     State.DELIVERED: "Delivered",
     State.REFUSED: "Refused",
     State.FAILED: "Failed",
@@ -60,7 +60,7 @@ def case_line(
 
 def _advice(case: Case) -> str:
     if case.state is State.FAILED:
-        return "Press Retry; if it fails again, tell the administrator which code stands here."
+        return "Press Retry; if it fails again, tell the administrator the code."
     if case.state is State.REFUSED:
         return what_to_do(case.reason)
     return "It is tried again by itself."

@@ -74,7 +74,7 @@ def shown_shape(shape: tuple[int, int]) -> tuple[int, int]:
 
 def draw_film(radiograph: Radiograph) -> NDArray[np.uint8]:
     """A radiograph as grey picture, uint8 [rows, columns]."""
-    return np.rint(_scaled(radiograph.grey_levels()) * 255.0).astype(np.uint8)
+    return np.asarray(np.rint(_scaled(radiograph.grey_levels()) * 255.0), np.uint8)
 
 
 def draw_map(prediction: Prediction, view: View, cause: Cause) -> NDArray[np.uint8]:
@@ -85,7 +85,7 @@ def draw_map(prediction: Prediction, view: View, cause: Cause) -> NDArray[np.uin
     """
     whole = prediction.map_for(view, cause, full_resolution=True)
     levels = np.rint(np.clip(_scaled(whole), 0.0, 1.0) * 255.0).astype(np.uint8)
-    return np.dstack([probability_colours()[levels], levels])
+    return np.concatenate([probability_colours()[levels], levels[..., np.newaxis]], axis=2)
 
 
 def draw_result(prediction: Prediction, films: dict[View, Radiograph]) -> Picture:

@@ -35,9 +35,15 @@ const SIGNS = { received: "…", assembled: "»", predicted: "→", delivered: "
 export const badge = (state, words) =>
   make("span", { class: `badge ${state}` }, make("span", { class: "sign", "aria-hidden": "true" }, SIGNS[state]), words);
 
-// A number with its bar; the number is what is read out.
-export function bar(value, words, marked = false) {
+// A number with its bar and what it is of; the number is what is read out.
+export function bar(shape, label, { value, words }, marked = false) {
   const fill = make("span", { class: marked ? "fill marked" : "fill" });
   fill.style.width = `${100 * value}%`;
-  return [make("span", { class: "track", "aria-hidden": "true" }, fill), make("span", { class: "number" }, words)];
+  return make(
+    shape === "bar-row" ? "li" : "div",
+    { class: shape },
+    label ? make("span", { class: "label" }, label) : null,
+    make("span", { class: "number" }, words),
+    make("span", { class: "track", "aria-hidden": "true" }, fill),
+  );
 }

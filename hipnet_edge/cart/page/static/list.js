@@ -101,17 +101,17 @@ function drawRow(study) {
 
 function resultCells({ result: { leading, pji_risk: risk, flags }, problem }) {
   const cause = make("td", {}, `${leading.label} `, make("b", {}, leading.words));
-  if (problem) cause.append(make("div", { class: "trouble" }, `${problem.message} ${problem.advice}`));
+  if (problem) cause.append(make("div", { class: "trouble" }, `${problem.message} ${problem.advice} `, make("code", {}, problem.code)));
   return [
     cause,
-    make("td", {}, make("div", { class: "bar" }, ...bar(risk.value, risk.words))),
+    make("td", {}, bar("bar", "", risk)),
     make("td", { class: "count" }, flags ? make("span", { class: "flags", "aria-label": `${flags} flags` }, `⚑ ${flags}`) : "–"),
   ];
 }
 
 function problemWords({ state, problem, arrived }) {
   if (!problem) return [make("span", { class: "muted" }, arrived ?? (state === "assembled" ? "AP and lateral are there." : ""))];
-  return [make("div", {}, problem.message), make("div", { class: "muted" }, problem.advice)];
+  return [make("div", {}, problem.message), make("div", { class: "muted" }, `${problem.advice} `, make("code", {}, problem.code))];
 }
 
 // Failed studies are taken up where they stopped.

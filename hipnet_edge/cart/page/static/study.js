@@ -51,9 +51,13 @@ function drawWords() {
   const hip = study.side ? `${capital(study.side)} hip` : "Side unknown";
   byId("study-head").replaceChildren(
     make("a", { href: "#/", class: "button back" }, "‹ Studies"),
-    make("h1", { id: "study-title" }, leading ? `${hip}: ${leading.label} ${leading.words}` : hip),
-    badge(study.state, study.words),
-    patient ? patientLine(patient) : null,
+    make(
+      "div",
+      { class: "title" },
+      make("h1", { id: "study-title" }, leading ? `${hip}: ${leading.label} ${leading.words}` : hip),
+      patient ? patientLine(patient) : null,
+    ),
+    make("div", { class: "stand" }, badge(study.state, study.words), make("span", { class: "muted" }, time(study.time))),
   );
   byId("study-side").replaceChildren(
     ...[
@@ -83,27 +87,24 @@ function problemBlock({ code, message, advice, attempts, next_at: next }) {
     make("h2", {}, study.state === "refused" ? "Why it was not read" : "What went wrong"),
     make("p", {}, message),
     make("p", {}, advice + again),
-    make("p", { class: "muted" }, `Code ${code}`, attempts ? `, tried ${attempts} times` : ""),
+    make("p", { class: "muted" }, "Code ", make("code", {}, code), attempts > 1 ? `, tried ${attempts} times` : ""),
     study.state === "failed" ? retryButton(study.id, () => showStudy(study.id).catch(() => {})) : null,
   );
 }
 
 function resultBlocks(result) {
-  const causes = result.causes.map(({ cause, label, value, words, plausible }) =>
-    make(
-      "li",
-      { class: "bar-row" },
-      make("span", { class: cause === result.leading ? "leading" : "" }, label, plausible ? make("span", { class: "tag" }, "plausible") : null),
-      make("div", { class: "bar" }, ...bar(value, words, plausible)),
-    ),
-  );
+  const causes = result.causes.map(({ cause, label, plausible, ...measure }) => {
+    const name = make(cause === result.leading ? "b" : "span", {}, label);
+    const tag = plausible ? make("span", { class: "tag" }, "plausible") : "";
+    return bar("bar-row", [name, tag], measure, plausible);
+  });
   const measures = [
     ["PJI risk", result.pji_risk],
     ["Any sign of failure", result.sign_of_failure],
     ["Disagreement of the four networks", result.disagreement],
   ]
     .filter(([, measure]) => measure)
-    .map(([label, { value, words }]) => make("li", { class: "bar-row" }, make("span", {}, label), make("div", { class: "bar" }, ...bar(value, words))));
+    .map(([label, measure]) => bar("bar-row", label, measure));
   if (result.novelty !== null) {
     measures.push(make("li", { class: "plain-row" }, make("span", {}, "Novelty (usual: 1)"), make("span", { class: "number" }, result.novelty.toFixed(2))));
   }
