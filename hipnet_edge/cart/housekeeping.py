@@ -1,4 +1,4 @@
-"""The chores of a cart: write the audit file, forget what is old, try whether the database works."""
+"""The chores of a cart: write the audit file, forget what is old, try if the database works."""
 
 from __future__ import annotations
 

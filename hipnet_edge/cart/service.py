@@ -34,6 +34,7 @@ from hipnet_edge.cart.schema import QueueUnusable
 from hipnet_edge.cart.store import ObjectStore, make_folder
 from hipnet_edge.cart.systemd import notify, watchdog_s
 from hipnet_edge.cart.threads import Repeating
+from hipnet_edge.cart.watch import Watcher
 from hipnet_edge.cart.work import Worker
 from hipnet_edge.errors import UsageError
 
@@ -91,6 +92,8 @@ class CartService:
         )
         self.engine = Engine(configuration.predict, self._loaded)
         self.receiver = Receiver(configuration.receive, self.admission, self.store.incoming)
+        watch, receive = configuration.watch, configuration.receive
+        self._watcher = watch and Watcher(watch, receive, self.admission, self.store.incoming)
         self._housekeeping = Housekeeping(
             self.queue,
             self.store,
@@ -156,6 +159,8 @@ class CartService:
             raise UsageError(
                 f"{receive.host}:{receive.port} cannot be listened on: {error.strerror}."
             ) from error
+        if self._watcher is not None:
+            self._watcher.start()
         logger.info("ready", extra={"port": self.receiver.port})
 
     def _start_page(self) -> None:
@@ -198,6 +203,8 @@ class CartService:
 
     def stop(self) -> None:
         """Stop receiving, end what is under way, close; a few seconds at most."""
+        if self._watcher is not None:
+            self._watcher.stop()
         self.receiver.stop(grace_s=2.0)
         if self._page is not None:
             self._page.should_exit = True
