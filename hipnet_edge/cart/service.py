@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_WORKERS = 2
+"""The one predictor infers for one of them while the other writes its result objects."""
 _STOP_S = 5.0
 """How long a part may take to end; what takes longer is begun again after the next start."""
 _STUCK_S = 900.0
@@ -100,10 +102,13 @@ class CartService:
             AuditTrail(self.queue.database, data / "audit.jsonl"),
             configuration,
         )
-        worker = Worker(
-            *(self.queue, self.store, self.engine, configuration, self.metrics),
-            self._wake_deliverers,
-        )
+        workers = [
+            Worker(
+                *(self.queue, self.store, self.engine, configuration, self.metrics),
+                self._wake_deliverers,
+            )
+            for _ in range(_WORKERS)
+        ]
         assembler = Assembler(self.queue, configuration.assemble, self._wake_worker)
         self._deliverers = [
             Deliverer(
@@ -114,7 +119,10 @@ class CartService:
             for destination in configuration.destination
         ]
         self._assembling = self._repeating("assemble", assembler.step)
-        self._working = self._repeating("work", worker.step, worker.finish)
+        self._working = [
+            self._repeating(f"work_{place}", worker.step, worker.finish)
+            for place, worker in enumerate(workers, start=1)
+        ]
         self._delivering = [
             self._repeating(f"deliver_{place}", deliverer.step, deliverer.courier.release)
             for place, deliverer in enumerate(self._deliverers, start=1)
@@ -150,7 +158,7 @@ class CartService:
         if self._configuration.page.enabled:
             self._start_page()
         self.engine.load()
-        for part in (self._assembling, self._working, *self._delivering):
+        for part in (self._assembling, *self._working, *self._delivering):
             part.start()
         try:
             self.receiver.start()
@@ -188,7 +196,7 @@ class CartService:
             "predictor": self.engine.ready,
             "receiver": self.receiver.listening,
             "database": self._housekeeping.database_works,
-            "worker": self._working.alive,
+            "worker": all(part.alive for part in self._working),
         }
         return [part for part, works in states.items() if not works]
 
@@ -198,7 +206,7 @@ class CartService:
 
     def hangs(self) -> bool:
         """Whether a part is dead or takes so long that only a new start helps."""
-        parts = (self._assembling, self._working, *self._delivering, self._keeping)
+        parts = (self._assembling, *self._working, *self._delivering, self._keeping)
         return any(not part.alive or part.busy_s > _STUCK_S for part in parts)
 
     def stop(self) -> None:
@@ -210,7 +218,7 @@ class CartService:
             self._page.should_exit = True
         for deliverer in self._deliverers:
             deliverer.stop()
-        parts = (self._assembling, self._working, *self._delivering)
+        parts = (self._assembling, *self._working, *self._delivering)
         for part in parts:
             part.stop()
         deadline = time.monotonic() + _STOP_S
@@ -255,7 +263,8 @@ class CartService:
         self.metrics.runs(predictor.provenance)
 
     def _wake_worker(self) -> None:
-        self._working.wake()
+        for part in self._working:
+            part.wake()
 
     def _wake_deliverers(self) -> None:
         for part in self._delivering:

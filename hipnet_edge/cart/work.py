@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from hipnet_edge.cart.admission import allowed_modalities
 from hipnet_edge.cart.records import ResultObject
 from hipnet_edge.cart.schema import QueueUnusable
-from hipnet_edge.errors import EngineUnusable, Fault, HipNetError, InputRefused
+from hipnet_edge.errors import EngineUnusable, Fault, HipNetError, InputRefused, Reason
 
 if TYPE_CHECKING:
     from hipnet_edge.cart.engine import Engine
@@ -109,13 +109,17 @@ class Worker:
         except InputRefused as refusal:
             self._queue.refuse(case.id, refusal.code.value, refusal.message)
             logger.info("refused", extra={"case": case.id, "reason": refusal.code.value})
-        except EngineUnusable as error:
-            if not self._engine.check():
+        except HipNetError as error:
+            if error.code is Reason.CLOSED:  # the other worker found that the engine is broken
+                return False
+            if isinstance(error, QueueUnusable):
+                raise
+            if isinstance(error, EngineUnusable) and not self._engine.check():
                 self._metrics.failure("engine")
                 logger.error("engine failed", extra={"reason": error.code.value})
                 return False
             self._again(case, error)
-        except (OSError, QueueUnusable):
+        except OSError:
             raise
         except Exception as error:
             self._again(case, error)

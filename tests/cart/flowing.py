@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 from pydicom import Dataset
 from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
 from receiving import free_port, tool
-from small_bundle import write_bundle
 from small_study import dicom_bytes, small_dicom
 
 from hipnet_edge.bundle import Bundle
 from hipnet_edge.cart.configuration import load
+from hipnet_edge.cart.logs import JsonLines
 from hipnet_edge.cart.queue import Queue
 from hipnet_edge.cart.records import State
+from hipnet_edge.cart.service import CartService
 from hipnet_edge.cart.settings import Configuration
 
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
@@ -63,12 +64,6 @@ class Setup:
 FAST = "[assemble]\nsettle_s = 0.2\nlone_view_timeout_s = 2.0"
 
 
-@cache
-def small_bundle(folder: Path) -> Path:
-    """A bundle that predicts in milliseconds."""
-    return write_bundle(folder / "bundle")
-
-
 def dicom_destination(name: str, port: int) -> str:
     return (
         f'[[destination]]\nname = "{name}"\nkind = "dicom"\nhost = "127.0.0.1"\n'
@@ -90,6 +85,24 @@ def study(seed: int, views: Sequence[str] = ("ap", "lateral"), **header: object)
             setattr(dataset, keyword, value)
         files.append(dicom_bytes(dataset))
     return files
+
+
+@contextmanager
+def running(setup: Setup, configuration: Configuration) -> Iterator[CartService]:
+    """A cart in this process; what it logs and counts is left in files beside its data."""
+    handler = logging.FileHandler(setup.folder / "cart.log")
+    handler.setFormatter(JsonLines())
+    root, ours = logging.getLogger(), logging.getLogger("hipnet_edge")
+    root.addHandler(handler)
+    level, _ = ours.level, ours.setLevel(logging.DEBUG)
+    try:
+        with CartService(configuration) as cart:
+            yield cart
+            (setup.folder / "metrics.txt").write_bytes(cart.metrics.text())
+    finally:
+        root.removeHandler(handler)
+        ours.setLevel(level)
+        handler.close()
 
 
 def send(port: int, *files: Path) -> None:
