@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import subprocess
@@ -132,8 +133,8 @@ class Pacs:
     def __init__(self) -> None:
         self.port = free_port()
         self.received: Counter[str] = Counter()
-        self.contents: dict[str, set[bytes]] = {}
-        self.studies: dict[str, str] = {}
+        self.contents: dict[str, set[str]] = {}
+        """The sha256 of each different data set that came under a UID."""
         self.statuses: list[int] = []
         """Answered to the next objects instead of success, in this order."""
 
@@ -143,9 +144,7 @@ class Pacs:
             return status
         uid, content = str(request.AffectedSOPInstanceUID), request.DataSet.getvalue()
         self.received[uid] += 1
-        self.contents.setdefault(uid, set()).add(content)
-        dataset: Dataset = event.dataset
-        self.studies[uid] = str(dataset.StudyInstanceUID)
+        self.contents.setdefault(uid, set()).add(hashlib.sha256(content).hexdigest())
         return 0
 
     @contextmanager
