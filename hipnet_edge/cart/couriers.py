@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from hipnet_edge.cart.deliver import Answer, Courier, Outcome
@@ -223,11 +224,15 @@ def judged(status: int) -> Answer:
 
 def _uncompressed(path: Path, syntax: str) -> Dataset:
     """An object in an uncompressed transfer syntax, everything else as it was kept."""
-    from pydicom import dcmread
+    from pydicom import dcmread, dcmwrite
     from pydicom.uid import UID
 
     dataset: Any = dcmread(path)
     if dataset.file_meta.TransferSyntaxUID.is_compressed:
         dataset.decompress(generate_instance_uid=False)
     dataset.file_meta.TransferSyntaxUID = UID(syntax)
-    return dataset  # type: ignore[no-any-return]
+    # A data set remembers how it was read, and pynetdicom holds it to that: read it as it will be.
+    file = BytesIO()
+    dcmwrite(file, dataset, implicit_vr=syntax == _IMPLICIT, little_endian=True)
+    file.seek(0)
+    return dcmread(file)

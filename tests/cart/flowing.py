@@ -130,7 +130,9 @@ def finished(queue: Queue) -> bool:
 class Pacs:
     """A PACS in this process: what it acknowledged is never lost, whatever happens to the cart."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep: bool = False) -> None:
+        self.kept: dict[str, bytes] | None = {} if keep else None
+        """The last data set of each UID, if wanted."""
         self.port = free_port()
         self.received: Counter[str] = Counter()
         self.contents: dict[str, set[str]] = {}
@@ -145,6 +147,8 @@ class Pacs:
         uid, content = str(request.AffectedSOPInstanceUID), request.DataSet.getvalue()
         self.received[uid] += 1
         self.contents.setdefault(uid, set()).add(hashlib.sha256(content).hexdigest())
+        if self.kept is not None:
+            self.kept[uid] = content
         return 0
 
     @contextmanager

@@ -183,6 +183,7 @@ def _wait_for_the_end(
 
         def ended() -> bool:
             counts = queue.counts()
+            assert not counts[State.FAILED], [(c.id, c.reason) for c in queue.cases()[:5]]
             waiting = counts[State.RECEIVED] + counts[State.ASSEMBLED] + counts[State.PREDICTED]
             return not waiting and counts[State.DELIVERED] >= wanted
 
