@@ -106,9 +106,9 @@ def running(setup: Setup, configuration: Configuration) -> Iterator[CartService]
         handler.close()
 
 
-def send(port: int, *files: Path) -> None:
+def send(port: int, *files: Path, called: str = "HIPNET") -> None:
     """dcmtk's storescu sends files as XRAY1."""
-    command = [tool("storescu"), "-aet", "XRAY1", "-aec", "HIPNET", "127.0.0.1", str(port)]
+    command = [tool("storescu"), "-aet", "XRAY1", "-aec", called, "127.0.0.1", str(port)]
     subprocess.run([*command, *map(str, files)], check=True, timeout=60)
 
 
@@ -169,18 +169,18 @@ class Pacs:
             server.shutdown()
 
 
-def report_probabilities(dataset: Dataset) -> dict[str, float]:
-    """The probabilities of the causes in a report, by the meaning of the finding."""
-    found: dict[str, float] = {}
+def report_probabilities(report: Dataset) -> list[float]:
+    """The probabilities of the causes in a report, in its order: those named 122157, DCM."""
+    found: list[float] = []
 
     def search(items: Sequence[Dataset]) -> None:
         for item in items:
-            if item.ValueType == "NUM" and "ConceptNameCodeSequence" in item:
-                value = float(item.MeasuredValueSequence[0].NumericValue)
-                found[str(len(found))] = value
+            name = item.get("ConceptNameCodeSequence", [Dataset()])[0].get("CodeValue")
+            if item.ValueType == "NUM" and name == "122157":
+                found.append(float(item.MeasuredValueSequence[0].NumericValue))
             search(item.get("ContentSequence", []))
 
-    search(dataset.ContentSequence)
+    search(report.ContentSequence)
     return found
 
 
