@@ -95,7 +95,9 @@ class CartService:
         self.engine = Engine(configuration.predict, self._loaded)
         self.receiver = Receiver(configuration.receive, self.admission, self.store.incoming)
         watch, receive = configuration.watch, configuration.receive
-        self._watcher = watch and Watcher(watch, receive, self.admission, self.store.incoming)
+        self._watcher = (
+            Watcher(watch, receive, self.admission, self.store.incoming) if watch else None
+        )
         self._housekeeping = Housekeeping(
             self.queue,
             self.store,

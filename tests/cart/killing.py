@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -31,8 +32,10 @@ from hipnet_edge.cart.records import State
 from hipnet_edge.cart.store import ObjectStore
 
 SENDERS = 4
-LONGEST_LIFE_S = 1.8
-"""A life of the cart lasts a random time up to this; it listens after about half a second."""
+LONGEST_LIFE_S = 1.2
+"""How long the cart is let live at most, from when it listens."""
+LONGEST_START_S = 0.6
+"""One life in five ends within this time of its beginning: mostly before the cart listens."""
 _WAITS = "[assemble]\nsettle_s = 0.2\nlone_view_timeout_s = 6.0"
 _RESULT_OBJECTS = 4
 
@@ -135,7 +138,11 @@ def run(
         try:
             for _ in range(kills):
                 process = _serve(setup, config, power)
-                time.sleep(draw.uniform(0, LONGEST_LIFE_S))
+                if draw.random() < 0.2:
+                    time.sleep(draw.uniform(0, LONGEST_START_S))
+                else:
+                    wait_for(lambda: _listens(setup), 60)
+                    time.sleep(draw.uniform(0, LONGEST_LIFE_S))
                 assert process.poll() is None, "the cart ended by itself"
                 process.kill()
                 process.wait()
@@ -170,6 +177,11 @@ def _serve(setup: Setup, config: Path, power: PowerCut | None) -> subprocess.Pop
             stderr=log,
             env={**os.environ, **extra},
         )
+
+
+def _listens(setup: Setup) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", setup.port)) == 0
 
 
 def _wait_for_the_end(
