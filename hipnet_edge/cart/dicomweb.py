@@ -27,6 +27,8 @@ _TIMEOUT_S = 60.0
 _LARGEST_ANSWER = 1 << 20
 _FAILED, _REASON = "00081198", "00081197"
 """Failed SOP Sequence and Failure Reason of a store response (PS3.18 table 10.5.3-1)."""
+NOT_STORED = "not_stored"
+"""The server said yes and named nothing that it stored."""
 _PASSING = frozenset((401, 403, 408, 425, 429))
 """Refusals that concern us or the moment, not the object: a token that ran out, too many calls."""
 
@@ -72,10 +74,8 @@ class DicomwebCourier:
         if connection is None:
             return Answer(Outcome.LATER, "unreachable")
         boundary = uuid.uuid4().hex
-        syntax = item.transfer_syntax
-        head = (
-            f"--{boundary}\r\nContent-Type: application/dicom; transfer-syntax={syntax}\r\n\r\n"
-        ).encode()
+        # Without its transfer syntax, which the file says: Orthanc ignores a part that names it.
+        head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
         body = head + path.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
         kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
         try:
@@ -90,7 +90,7 @@ class DicomwebCourier:
             logger.warning("DICOMweb server lost", exc_info=error)
             self.release()
             return Answer(Outcome.LATER, "connection_lost")
-        return _judged(response.status, text)
+        return _judged(response.status, text, item.sop_instance_uid)
 
     def release(self) -> None:
         """Close the connection."""
@@ -106,13 +106,18 @@ class DicomwebCourier:
                 connection.sock.shutdown(2)
 
 
-def _judged(status: int, text: bytes) -> Answer:
-    """What a status and a store response mean: 200 stored, 202 and 409 perhaps not."""
+def _judged(status: int, text: bytes, uid: str) -> Answer:
+    """What a status and a store response mean (PS3.18 tables 10.5.3-1 and 10.5.3-2).
+
+    200 alone is no proof: Orthanc answers so to what it has ignored. The response must name the
+    object, as JSON among those referenced, or in whatever form.
+    """
     reason = f"http_{status}"
     if status in (200, 202, 409) and (failure := _failure(text)) is not None:
         return judged(failure)
     if status in (200, 202):
-        return Answer(Outcome.DELIVERED, reason)
+        named = uid.encode() in text
+        return Answer(Outcome.DELIVERED, reason) if named else Answer(Outcome.REJECTED, NOT_STORED)
     if status >= 500 or status in _PASSING:
         return Answer(Outcome.LATER, reason)
     return Answer(Outcome.REJECTED, reason)

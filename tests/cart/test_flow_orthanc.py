@@ -40,10 +40,10 @@ class Orthanc:
 
     def __init__(self, http_port: int, dicom_port: int) -> None:
         self.dicom_port = dicom_port
-        self._url = f"http://127.0.0.1:{http_port}"
+        self.url = f"http://127.0.0.1:{http_port}"
 
     def get(self, path: str) -> bytes:
-        with urllib.request.urlopen(self._url + path, timeout=20) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=20) as answer:
             return answer.read()
 
     def json(self, path: str):
@@ -62,7 +62,7 @@ class Orthanc:
 
 
 @contextmanager
-def orthanc(folder: Path) -> Iterator[Orthanc]:
+def orthanc(folder: Path, *plugins: str) -> Iterator[Orthanc]:
     program, ports = tool("Orthanc"), (free_port(), free_port())
     folder.mkdir()
     configuration = {
@@ -75,7 +75,7 @@ def orthanc(folder: Path) -> Iterator[Orthanc]:
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
         "DicomAlwaysAllowStore": True,
-        "Plugins": [],
+        "Plugins": list(plugins),
     }
     (folder / "orthanc.json").write_text(json.dumps(configuration))
     with (folder / "orthanc.out").open("wb") as out:
