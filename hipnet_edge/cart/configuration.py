@@ -31,7 +31,11 @@ __all__ = ["Configuration", "ConfigurationInvalid", "Pins", "example", "load"]
 
 Location = tuple[str | int, ...]
 
-_KINDS = {"dicom": DicomDestination, "folder": FolderDestination, "dicomweb": DicomwebDestination}
+_KINDS: dict[str, type[BaseModel]] = {
+    "dicom": DicomDestination,
+    "folder": FolderDestination,
+    "dicomweb": DicomwebDestination,
+}
 _HEADER = re.compile(r"^\s*(\[{1,2})\s*([A-Za-z0-9_.\- \"']+?)\s*\]{1,2}\s*(#.*)?$")
 _KEY = re.compile(r"^\s*([A-Za-z0-9_.\-\"']+)\s*=")
 
@@ -126,8 +130,7 @@ def _what(mistake: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     kind, location = mistake["type"], mistake["loc"]
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(str(location[-1]), _keys_beside(location), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return f"this key is unknown{hint}".rstrip("?") + ("?" if near else "")
+        return f"this key is unknown; perhaps {near[0]} is meant" if near else "this key is unknown"
     if kind == "missing":
         is_table = len(location) == 1
         return "this table is missing" if is_table else "this key is missing"
