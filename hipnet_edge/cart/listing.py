@@ -20,6 +20,10 @@ from hipnet_edge.errors import UsageError
 
 T = TypeVar("T", Case, Instance, ResultObject)
 
+DUE = "(next_at <= ? OR next_at > ? + 86400)"
+"""For two times `now`. Nothing is put off for a day: what seems to be was put off before the clock
+was set back, as it is on a device whose clock has no battery."""
+
 INSTANCE_COLUMNS = ", ".join(field.name for field in fields(Instance))
 _CASE_COLUMNS = ", ".join(field.name for field in fields(Case))
 _OBJECT_COLUMNS = ", ".join(f"o.{field.name}" for field in fields(ResultObject))
@@ -115,9 +119,9 @@ class Listing:
     def due(self, destination: str, now: float, limit: int) -> list[Delivery]:
         """What is to be sent to a destination now, the oldest case first."""
         rows = self.database.rows(
-            _DELIVERIES + "WHERE d.state = 'waiting' AND d.destination = ? AND d.next_at <= ? "
-            "ORDER BY d.case_id, d.rowid LIMIT ?",
-            *(destination, now, limit),
+            _DELIVERIES + "WHERE d.state = 'waiting' AND d.destination = ? "
+            f"AND {DUE} ORDER BY d.case_id, d.rowid LIMIT ?",
+            *(destination, now, now, limit),
         )
         return [_as_delivery(row) for row in rows]
 
