@@ -20,6 +20,10 @@ from hipnet_edge.errors import UsageError
 
 T = TypeVar("T", Case, Instance, ResultObject)
 
+_RECEIVED = (
+    "SELECT count(*) AS n FROM (SELECT DISTINCT study_instance_uid, patient_key "
+    "FROM instances WHERE settled_at IS NULL)"
+)
 DUE = "(next_at <= ? OR next_at > ? + 86400)"
 """For two times `now`. Nothing is put off for a day: what seems to be was put off before the clock
 was set back, as it is on a device whose clock has no battery."""
@@ -130,17 +134,16 @@ class Listing:
         found = dict.fromkeys(State, 0)
         for row in self.database.rows("SELECT state, count(*) AS n FROM cases GROUP BY state"):
             found[State(row["state"])] = row["n"]
-        (row,) = self.database.rows(
-            "SELECT count(*) AS n FROM (SELECT DISTINCT study_instance_uid, patient_key "
-            "FROM instances WHERE settled_at IS NULL)"
-        )
+        (row,) = self.database.rows(_RECEIVED)
         found[State.RECEIVED] = row["n"]
         return found
 
     def backlog(self) -> int:
         """How many studies and cases are received or assembled and not yet read."""
-        counts = self.counts()
-        return counts[State.RECEIVED] + counts[State.ASSEMBLED]
+        (row,) = self.database.rows(
+            f"SELECT ({_RECEIVED}) + (SELECT count(*) FROM cases WHERE state = 'assembled') AS n"
+        )
+        return int(row["n"])
 
     def waiting_deliveries(self) -> dict[str, int]:
         """How many objects wait for each destination, configured or no longer."""
