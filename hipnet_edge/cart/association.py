@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
+from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
 
@@ -250,6 +251,7 @@ class Reception(DIMSEServiceProvider):
         self._open_file, self.progress, self._broken = open_file, progress, broken
         self._command_bytes = self._other_bytes = 0
         self._file: IncomingFile | None = None
+        self._unhandled: list[IncomingFile] = []
         self._over = False
 
     @property
@@ -308,6 +310,7 @@ class Reception(DIMSEServiceProvider):
             self.progress.mark()
         elif self._file is None and isinstance(message, C_STORE_RQ):
             self._file = self._open_file(self.assoc, message)
+            self._unhandled.append(self._file)
             message._data_set_file = self._file  # type: ignore[assignment]
             message._data_set_path = self._file.path
         elif self._file is not None and self._file.too_large:
@@ -316,15 +319,20 @@ class Reception(DIMSEServiceProvider):
 
     def _break(self, reason: str) -> None:
         self._over = True
-        self.abandon()
+        if self._file is not None:
+            self._file.discard()
         self._broken(reason)
         self.dul.event_queue.put("Evt19")  # as for an invalid PDU: A-ABORT, then closed
 
+    def handled(self, file: IncomingFile) -> None:
+        """An object that came in whole was kept or refused."""
+        file.discard()
+        self._unhandled.remove(file)
+
     def abandon(self) -> None:
-        """Remove what was received of an object that will not be completed."""
-        if self._file is not None:
-            self._file.discard()
-            self._file = None
+        """Remove what came in and will not be handled any more; the association has ended."""
+        for file in self._unhandled:
+            file.discard()
 
 
 class Watched:
@@ -356,6 +364,23 @@ class Watched:
         self._reception.abandon()
         self._socket._shutdown_socket()
         return True
+
+
+def end_quietly(association: Association) -> None:
+    """Let a peer that breaks the protocol end the association, and not one of its threads.
+
+    An answer that is ready when the association has just been aborted finds no place in
+    pynetdicom's state machine: it raises where nobody catches it.
+    """
+    act = association.dul.state_machine.do_action
+
+    def do_action(event: str) -> None:
+        try:
+            act(event)
+        except InvalidEventError:
+            association.dul.kill_dul()
+
+    association.dul.state_machine.do_action = do_action  # type: ignore[method-assign]
 
 
 def wait_for(associations: list[Watched], seconds: float) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import socket
 import time
-import warnings
 from typing import TYPE_CHECKING, Any, cast
 
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -31,6 +30,7 @@ from hipnet_edge.cart.association import (
     Progress,
     Reception,
     Watched,
+    end_quietly,
     wait_for,
 )
 from hipnet_edge.cart.door import TOO_MANY, WRONG_CALLED, WRONG_CALLING, Door, Rejection
@@ -205,6 +205,7 @@ class Receiver:
             progress=progress,
         )
         association.set_socket(guarded)
+        end_quietly(association)
         reception = Reception(
             association, open_file=self._open_file, progress=progress, broken=self._broken
         )
@@ -273,11 +274,13 @@ class Receiver:
             file: object = request._dataset_file
             if not isinstance(file, IncomingFile):  # a request without a data set
                 return self._refuse(Reason.NOT_DICOM.value, source)
-            reason = _why_not_whole(file)
-            if reason is None:
+            try:
+                reason = _why_not_whole(file)
+                if reason is not None:
+                    return self._refuse(reason, source)
                 return _status(self._admitted(request, file, source))
-            file.discard()
-            return self._refuse(reason, source)
+            finally:
+                reception.handled(file)
 
     def _refuse(self, reason: str, source: str) -> Dataset:
         self._admission.refusals.add("image_refused", reason, source=source)
@@ -314,8 +317,6 @@ def quiet_pynetdicom() -> None:
     _config.LOG_RESPONSE_IDENTIFIERS = False
     _config.STORE_RECV_CHUNKED_DATASET = False
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
-    # pydicom's warnings quote the value that they are about.
-    warnings.filterwarnings("ignore", module=r"(pydicom|pynetdicom)\.")
 
 
 def _on_echo(event: evt.Event) -> int:
