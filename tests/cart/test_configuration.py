@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
-import tomllib
 
 from hipnet_edge.cart.configuration import Configuration, ConfigurationInvalid, Pins, example, load
 
