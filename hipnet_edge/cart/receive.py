@@ -42,6 +42,7 @@ from hipnet_edge.cart.sop_classes import (
     storage_classes,
 )
 from hipnet_edge.cart.tls import server_context
+from hipnet_edge.dicom.identifiers import derived_uid
 from hipnet_edge.errors import Reason
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ STATUSES = {
 }
 """C-STORE status (PS3.4 B.2.3, PS3.7 9.1.1.1.9) for each reason; 0xC000 for every other."""
 
-IMPLEMENTATION_UID = "2.25.201458392374610988206374118526704523871"
-"""Implementation Class UID (PS3.7 D.3.3.2), of all versions."""
+IMPLEMENTATION_UID = derived_uid("implementation", "hipnet_edge")
+"""Implementation Class UID (PS3.7 D.3.3.2), of all versions; results carry the same."""
 IMPLEMENTATION_VERSION = f"HIPNET_{__version__}"[:16]
 
 _MIB = 1024**2
@@ -111,7 +112,7 @@ class Receiver:
         self._receive, self._admission, self._incoming = receive, admission, incoming
         self._tls = None if receive.tls is None else server_context(receive.tls)
         self._ae = AE(ae_title=receive.ae_title)
-        self._ae.implementation_class_uid = UID(IMPLEMENTATION_UID)
+        self._ae.implementation_class_uid = IMPLEMENTATION_UID
         self._ae.implementation_version_name = IMPLEMENTATION_VERSION
         self._ae.maximum_pdu_size = receive.max_pdu_bytes
         self._ae.maximum_associations = 10_000  # the door counts them
@@ -213,7 +214,7 @@ class Receiver:
         acceptor = association.acceptor
         acceptor.ae_title = receive.ae_title
         acceptor.maximum_length = receive.max_pdu_bytes
-        acceptor.implementation_class_uid = UID(IMPLEMENTATION_UID)
+        acceptor.implementation_class_uid = IMPLEMENTATION_UID
         acceptor.implementation_version_name = IMPLEMENTATION_VERSION
         acceptor.supported_contexts = self._contexts
         acceptor.address_info = AddressInformation.from_tuple(connection.getsockname())
@@ -338,7 +339,7 @@ def _head(sop_class: str, instance: str, transfer_syntax: str) -> bytes:
     meta.MediaStorageSOPClassUID = UID(sop_class)
     meta.MediaStorageSOPInstanceUID = UID(instance)
     meta.TransferSyntaxUID = UID(transfer_syntax)
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_UID)
+    meta.ImplementationClassUID = IMPLEMENTATION_UID
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION
     head = DicomBytesIO()
     head.write(b"\0" * 128 + b"DICM")
