@@ -185,9 +185,10 @@ class Receiver:
         if not receive.any_caller and calling not in receive.calling_ae_titles:
             return WRONG_CALLING
         self._release_ended()
-        if len(self._watched) < receive.max_associations:
+        going = [watched for watched in self._watched if not watched.ended]
+        if len(going) < receive.max_associations:
             return None
-        stalest = max(self._watched, key=lambda watched: watched.progress.stale_s)
+        stalest = max(going, key=lambda watched: watched.progress.stale_s)
         if stalest.progress.stale_s < _GIVES_WAY_S:
             return TOO_MANY
         self._end(stalest, "gave_way")
@@ -236,12 +237,12 @@ class Receiver:
         self._release_ended()
         for watched in self._watched:
             # pynetdicom ends silent ones itself; what comes in drops renews its timer.
-            if watched.progress.stale_s > self._receive.idle_timeout_s + 1:
+            stale_s = watched.progress.stale_s
+            if stale_s > self._receive.idle_timeout_s + 1 and not watched.ended:
                 self._end(watched, "idle")
 
     def _end(self, watched: Watched, reason: str) -> None:
         watched.end()
-        self._watched.remove(watched)
         self._admission.refusals.add("association_aborted", reason, source="dicom")
 
     def _release_ended(self) -> None:
