@@ -220,6 +220,22 @@ def test_a_thousand_idle_connections_shut_nobody_out(unharmed: Cart, tmp_path: P
     assert "too_many_connections" in unharmed.reasons()
 
 
+def test_a_thousand_idle_associations_shut_nobody_out(
+    unharmed: Cart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receive, "_GIVES_WAY_S", 0.5)
+    answers = []
+    with ExitStack() as stack:
+        for _ in range(1000):
+            peer = stack.enter_context(RawPeer(unharmed.receiver.port))
+            peer.send(associate_request())
+            answers.append(peer.answer())
+        assert answers.count(2) >= 8
+        assert set(answers) == {2, 3}
+        time.sleep(0.6)
+        assert echoes(unharmed)
+
+
 def test_those_who_trickle_are_cut_off(unharmed: Cart) -> None:
     """A byte now and then, in a request or in data, buys no more than the idle timeout."""
     ended: list[float] = []
