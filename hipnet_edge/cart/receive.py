@@ -12,10 +12,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any, cast
 
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import UID
+from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
@@ -34,6 +31,7 @@ from hipnet_edge.cart.association import (
     wait_for,
 )
 from hipnet_edge.cart.door import TOO_MANY, WRONG_CALLED, WRONG_CALLING, Door, Rejection
+from hipnet_edge.cart.file_meta import IMPLEMENTATION_NAME, IMPLEMENTATION_UID, file_head
 from hipnet_edge.cart.schema import QueueUnusable
 from hipnet_edge.cart.sop_classes import (
     PREFERRED_SYNTAXES,
@@ -42,7 +40,6 @@ from hipnet_edge.cart.sop_classes import (
     storage_classes,
 )
 from hipnet_edge.cart.tls import server_context
-from hipnet_edge.dicom.identifiers import derived_uid
 from hipnet_edge.errors import Reason
 
 if TYPE_CHECKING:
@@ -86,9 +83,7 @@ STATUSES = {
 }
 """C-STORE status (PS3.4 B.2.3, PS3.7 9.1.1.1.9) for each reason; 0xC000 for every other."""
 
-IMPLEMENTATION_UID = derived_uid("implementation", "hipnet_edge")
-"""Implementation Class UID (PS3.7 D.3.3.2), of all versions; results carry the same."""
-IMPLEMENTATION_VERSION = f"HIPNET_{__version__}"[:16]
+IMPLEMENTATION_VERSION = f"{IMPLEMENTATION_NAME}_{__version__}"[:16]
 
 _MIB = 1024**2
 _GIVES_WAY_S = 3.0
@@ -262,7 +257,7 @@ class Receiver:
             refused = reasons.INVALID_UID
         elif sop_class != context.abstract_syntax:
             refused = "sop_class"
-        head = b"" if refused else _head(sop_class, instance, context.transfer_syntax[0])
+        head = b"" if refused else file_head(sop_class, instance, context.transfer_syntax[0])
         limit = self._receive.max_object_mib * _MIB
         return IncomingFile(self._incoming, head, limit, refused)
 
@@ -332,20 +327,6 @@ def _why_not_whole(file: IncomingFile) -> str | None:
     if file.too_large:
         return TOO_LARGE
     return None if file.error is None else DISK_FAILED
-
-
-def _head(sop_class: str, instance: str, transfer_syntax: str) -> bytes:
-    """Preamble and File Meta Information (PS3.10 7.1) of an image that comes over the network."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = UID(sop_class)
-    meta.MediaStorageSOPInstanceUID = UID(instance)
-    meta.TransferSyntaxUID = UID(transfer_syntax)
-    meta.ImplementationClassUID = IMPLEMENTATION_UID
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION
-    head = DicomBytesIO()
-    head.write(b"\0" * 128 + b"DICM")
-    write_file_meta_info(head, meta)
-    return head.getvalue()
 
 
 def _status(reason: str | None) -> Dataset:

@@ -39,7 +39,10 @@ def test_bytes_and_files_are_one(running: Cart) -> None:
     assert running.admission.admit(again, source="watch").admitted is Admitted.DUPLICATE
     assert not again.exists()
     (kept,) = running.instances().values()
-    assert kept.sha256 == hashlib.sha256(AP[START:]).hexdigest()
+    content = running.store.read(kept.file)
+    assert content.endswith(AP[START:])
+    assert b"ANOTHER" not in content
+    assert kept.sha256 == hashlib.sha256(content).hexdigest()
 
 
 def test_any_bytes_get_an_outcome(running: Cart) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydicom.uid import UID
 
-from hipnet_edge.cart import door, receive
+from hipnet_edge.cart import door, file_meta, receive
 from hipnet_edge.cart.settings import Receive
 from hipnet_edge.cart.sop_classes import PREFERRED_SYNTAXES, VERIFICATION, storage_classes
 
@@ -59,7 +59,7 @@ def test_statuses_and_their_reasons() -> None:
 
 
 def test_figures_and_identifiers() -> None:
-    assert f"`{receive.IMPLEMENTATION_UID}`" in PAGE
+    assert f"`{file_meta.IMPLEMENTATION_UID}`" in PAGE
     assert receive.IMPLEMENTATION_VERSION.startswith("HIPNET_")
     assert f"{RECEIVER.max_pdu_bytes // 1024**2} MiB (`max_pdu_bytes`)" in PAGE
     assert f"{RECEIVER.max_associations} (`max_associations`)" in PAGE
