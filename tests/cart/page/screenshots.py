@@ -81,7 +81,7 @@ def main(folder: Path) -> None:
         tempfile.TemporaryDirectory() as data,
         Predictor.reference(backend="onnxruntime", precision="fp32") as predictor,
     ):
-        cart = CartFolder(Path(data) / "data")
+        cart = CartFolder(Path(data) / "data", dicom=True)
         shown = fill(cart, predictor)
         with served(cart) as address, browser_page(1280, 800) as page:
             page.goto(address)
