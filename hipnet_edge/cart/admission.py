@@ -12,6 +12,7 @@ import re
 import struct
 import threading
 import time
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -25,8 +26,6 @@ from hipnet_edge.pixel_data import TRANSFER_SYNTAXES, read_layout
 from hipnet_edge.views import Anatomy, anatomy_of, laterality_of, view_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from pydicom.dataset import Dataset
 
     from hipnet_edge.cart.configuration import Configuration
@@ -46,7 +45,7 @@ CONFLICT = "conflict"
 UID_MISMATCH = "uid_mismatch"
 """The image is not the one that its sender announced."""
 INVALID_UID = "invalid_uid"
-"""A UID is missing, or is none (PS3.5 9.1)."""
+"""A UID is none (PS3.5 9.1)."""
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _MIB = 1024**2
@@ -142,9 +141,10 @@ class Admission:
         pseudonyms: Pseudonyms,
         on_event: EventHook = no_hook,
     ) -> None:
+        quiet_pydicom()
         self._receive = configuration.receive
         self._store, self._queue, self._pseudonyms = store, queue, pseudonyms
-        self._on_event = on_event
+        self.on_event = on_event
         self.refusals = Refusals(queue, on_event)
         # The header is read from the whole file in memory: of large images not many at a time.
         self._reading = threading.BoundedSemaphore(_READERS)
@@ -181,7 +181,7 @@ class Admission:
             if isinstance(content, Path):
                 content.unlink(missing_ok=True)
         if outcome.accepted:
-            self._on_event("image_accepted", source=source.partition(":")[0])
+            self.on_event("image_accepted", source=source.partition(":")[0])
         else:
             reason = outcome.reason or ""
             self.refusals.add(
@@ -207,7 +207,9 @@ class Admission:
         admitted = self._queue.admit(instance)
         uids = instance.sop_instance_uid, instance.study_instance_uid
         if admitted is Admitted.CONFLICT:
-            return Outcome(False, admitted, CONFLICT, "This image was changed after it was used.", *uids)
+            return Outcome(
+                False, admitted, CONFLICT, "This image was changed after it was used.", *uids
+            )
         message = _ADMITTED_WORDS[admitted]
         return Outcome(True, admitted, instance.refusal, message, *uids)
 
@@ -274,6 +276,12 @@ class _Refused(InputRefused):
         self.reason = reason
 
 
+def quiet_pydicom() -> None:
+    """Keep pydicom from logging: its warnings quote the values that they are about."""
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+    warnings.filterwarnings("ignore", module=r"pydicom\.")
+
+
 def allowed_modalities(receive: Receive) -> frozenset[str]:
     """The modalities besides CR, DX and RG that a cart accepts, for whoever reads its images."""
     return frozenset({"OT", "SC"}) if receive.secondary_capture else frozenset()
@@ -288,11 +296,14 @@ def _uids(header: Dataset) -> tuple[str, str]:
     """SOP instance and study instance UID.
 
     Raises:
-        _Refused: one of them is missing or is no UID.
+        InputRefused: one of them is missing, or (`_Refused`) is no UID.
     """
     uids = text(header, "SOPInstanceUID"), text(header, "StudyInstanceUID")
-    if not all(map(is_uid, (*uids, text(header, "SOPClassUID")))):
-        raise _Refused(INVALID_UID, "A UID of the image is missing or malformed.")
+    all_uids = (*uids, text(header, "SOPClassUID"))
+    if not all(all_uids):
+        raise InputRefused(Reason.NOT_DICOM, "The object does not say which image it is.")
+    if not all(map(is_uid, all_uids)):
+        raise _Refused(INVALID_UID, "A UID of the image is malformed.")
     return uids
 
 

@@ -13,17 +13,16 @@ import os
 import queue
 import select
 import socket
-import threading
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
-from io import BytesIO
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
+from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
 
@@ -36,6 +35,9 @@ _MAX_OTHER_BYTES = 1024**2
 """The largest data set of a message that is no C-STORE; those of N-ACTION list a few UIDs."""
 _MAX_WAITING_MESSAGES = 2
 _PROGRESS_BYTES = 256 * 1024
+_ANSWER_S = 0.2
+_WAIT_MS = 10
+"""How long a thread waits for something to read before it looks for something to send."""
 _ABORT = b"\x07\x00\x00\x00\x00\x04\x00\x00\x02\x06"
 """A-ABORT of the service provider, invalid PDU parameter value (PS3.8 9.3.8)."""
 
@@ -49,8 +51,7 @@ class Progress:
     def __init__(self) -> None:
         self._at = time.monotonic()
         self._bytes = 0
-        self.busy = False
-        """Whether a request is being worked on; only this side delays it then."""
+        self._working = False
 
     def received(self, count: int) -> None:
         """Count bytes that came."""
@@ -62,10 +63,20 @@ class Progress:
         """It got on just now."""
         self._at, self._bytes = time.monotonic(), 0
 
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """While a request is worked on only this side delays it."""
+        self._working = True
+        try:
+            yield
+        finally:
+            self.mark()
+            self._working = False
+
     @property
     def stale_s(self) -> float:
         """For how long it has not got on; 0 while this side works on a request."""
-        return 0.0 if self.busy else time.monotonic() - self._at
+        return 0.0 if self._working else time.monotonic() - self._at
 
 
 class GuardedSocket(AssociationSocket):
@@ -100,13 +111,13 @@ class GuardedSocket(AssociationSocket):
 
     @property
     def ready(self) -> bool:
-        """Whether there is something to read."""
+        """Whether there is something to read; waits a moment for it, lest its thread spin."""
         connection = self.socket
         if connection is None or not self._is_connected:
             return False
         if self._unread or getattr(connection, "pending", int)():
             return True
-        return bool(self._poll.poll(0))
+        return bool(self._poll.poll(_WAIT_MS))
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read so many bytes, fewer only if the connection ends before.
@@ -154,21 +165,29 @@ class IncomingFile:
     It stands where pynetdicom expects its own temporary file: `file`, `name`, `write` and `close`
     are what that calls.
 
+    Args:
+        folder: for the file, which gets a name of its own.
+        head: what stands before the data set: preamble and file meta information.
+        limit: the most bytes that the data set may have.
+        refused: why nothing is to be kept of it, if that is known before it comes.
+
     Attributes:
         path: the file.
         error: why it is not whole; None if it is.
+        too_large: the data set passed the limit.
     """
 
-    def __init__(self, folder: Path, head: bytes, limit: int, *, refused: bool) -> None:
+    def __init__(self, folder: Path, head: bytes, limit: int, refused: str | None = None) -> None:
         self.path = folder / f"{uuid.uuid4().hex}.part"
         self.name = str(self.path)
         self.file = self
         self.error: OSError | None = None
         self.size = 0
         self.too_large = False
+        self.refused = refused
         self._limit = limit
         self._descriptor: int | None = None
-        if not refused:
+        if refused is None:
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 self._descriptor = os.open(self.path, flags, 0o600)
@@ -229,17 +248,23 @@ class Reception(DIMSEServiceProvider):
         broken: Callable[[str], None],
     ) -> None:
         super().__init__(association)
-        self._open_file, self._progress, self._broken = open_file, progress, broken
+        self._open_file, self.progress, self._broken = open_file, progress, broken
         self._command_bytes = self._other_bytes = 0
         self._file: IncomingFile | None = None
+        self._unhandled: list[IncomingFile] = []
         self._over = False
+
+    @property
+    def receiving(self) -> bool:
+        """Whether a message has begun to come in, or waits to be worked on."""
+        return self.message is not None or not self.msg_queue.empty()
 
     def get_msg(self, block: bool = False) -> Any:
         """The next message; waits a moment for it, so that the thread that asks does not spin."""
         if block:
             return super().get_msg(block)
         try:
-            return self.msg_queue.get(timeout=0.01)
+            return self.msg_queue.get(timeout=0.02)
         except queue.Empty:
             return None, None
 
@@ -253,10 +278,7 @@ class Reception(DIMSEServiceProvider):
             if self._over:
                 return
             try:
-                reason = self._excess(value)
-                if reason is None:
-                    self._take(context_id, value)
-                    reason = self._too_large()
+                reason = self._excess(value) or self._take(context_id, value)
             except Exception:  # pynetdicom raises nearly anything on malformed commands
                 reason = "malformed_message"
             if reason is not None:
@@ -276,55 +298,89 @@ class Reception(DIMSEServiceProvider):
             return "message_too_large"
         return None
 
-    def _take(self, context_id: int, value: bytes) -> None:
+    def _take(self, context_id: int, value: bytes) -> str | None:
+        """Let pynetdicom add a part to its message; why that was one too many."""
         part = P_DATA()
-        part.presentation_data_value_list = [(context_id, value)]
+        part.presentation_data_value_list = []
+        part.presentation_data_value_list.append((context_id, value))
         message = self.message = self.message or DIMSEMessage()
         super().receive_primitive(part)
-        if self.message is None:  # it was complete
+        if self.message is None:  # it is complete, and the handler's from now on
             self._file = None
-            self._progress.mark()
+            self.progress.mark()
         elif self._file is None and isinstance(message, C_STORE_RQ):
             self._file = self._open_file(self.assoc, message)
+            self._unhandled.append(self._file)
             message._data_set_file = self._file  # type: ignore[assignment]
             message._data_set_path = self._file.path
-
-    def _too_large(self) -> str | None:
-        return "object_too_large" if self._file is not None and self._file.too_large else None
+        elif self._file is not None and self._file.too_large:
+            return "object_too_large"
+        return None
 
     def _break(self, reason: str) -> None:
         self._over = True
-        self.abandon()
+        if self._file is not None:
+            self._file.discard()
         self._broken(reason)
         self.dul.event_queue.put("Evt19")  # as for an invalid PDU: A-ABORT, then closed
 
+    def handled(self, file: IncomingFile) -> None:
+        """An object that came in whole was kept or refused."""
+        file.discard()
+        self._unhandled.remove(file)
+
     def abandon(self) -> None:
-        """Remove what was received of an object that will not be completed."""
-        if self._file is not None:
-            self._file.discard()
-            self._file = None
+        """Remove what came in and will not be handled any more; the association has ended."""
+        for file in self._unhandled:
+            file.discard()
 
 
 class Watched:
-    """An association of the receiver with what is known of it from outside."""
+    """An association of the receiver, seen from outside its threads."""
 
     def __init__(
-        self, association: Association, guarded: GuardedSocket, reception: Reception
+        self,
+        association: Association,
+        guarded: GuardedSocket,
+        reception: Reception,
+        progress: Progress,
     ) -> None:
-        self.association, self.reception = association, reception
-        self._socket = guarded
+        self.association, self.progress = association, progress
+        self._socket, self._reception = guarded, reception
+
+    @property
+    def resting(self) -> bool:
+        """Whether no image is coming in, and the last answer had time to be sent."""
+        return not self._reception.receiving and self.progress.stale_s > _ANSWER_S
 
     def end(self) -> None:
         """Cut its connection."""
         self._socket.cut()
 
-    def finish(self) -> bool:
-        """Whether it is over; then what it held is released."""
+    def released(self) -> bool:
+        """Whether it is over; what it held is released then."""
         if self.association.is_alive() or self.association.dul.is_alive():
             return False
-        self.reception.abandon()
+        self._reception.abandon()
         self._socket._shutdown_socket()
         return True
+
+
+def end_quietly(association: Association) -> None:
+    """Let a peer that breaks the protocol end the association, and not one of its threads.
+
+    An answer that is ready when the association has just been aborted finds no place in
+    pynetdicom's state machine: it raises where nobody catches it.
+    """
+    act = association.dul.state_machine.do_action
+
+    def do_action(event: str) -> None:
+        try:
+            act(event)
+        except InvalidEventError:
+            association.dul.kill_dul()
+
+    association.dul.state_machine.do_action = do_action  # type: ignore[method-assign]
 
 
 def wait_for(associations: list[Watched], seconds: float) -> None:
@@ -332,15 +388,3 @@ def wait_for(associations: list[Watched], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     for watched in associations:
         watched.association.join(max(0.0, deadline - time.monotonic()))
-
-
-__all__ = [
-    "BytesIO",
-    "GuardedSocket",
-    "IncomingFile",
-    "Progress",
-    "Reception",
-    "Watched",
-    "threading",
-    "wait_for",
-]
