@@ -27,6 +27,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _STATES = ("assembled", "predicted", "delivered", "refused", "failed")
 
+
 def _data(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command `--config` and `--data`; it is called with the data folder that they name."""
 

@@ -26,8 +26,35 @@ from dataclasses import astuple
 from pathlib import Path
 
 from hipnet_edge.cart.arrivals import Arrivals
-from hipnet_edge.cart.records import Case, Delivery, FinishedStudy, ResultObject, State
+from hipnet_edge.cart.records import (
+    Admitted,
+    Case,
+    Delivery,
+    FinishedStudy,
+    Instance,
+    NewCase,
+    NewRefusal,
+    ResultObject,
+    Settlement,
+    State,
+    WaitingStudy,
+)
 from hipnet_edge.errors import UsageError
+
+__all__ = [
+    "Admitted",
+    "Case",
+    "Delivery",
+    "FinishedStudy",
+    "Instance",
+    "NewCase",
+    "NewRefusal",
+    "Queue",
+    "ResultObject",
+    "Settlement",
+    "State",
+    "WaitingStudy",
+]
 
 
 class Queue(Arrivals):
