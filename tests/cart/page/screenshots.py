@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from cart_folder import CartFolder, served
-from chromium import browser_page
+from chromium import launched
 from playwright.sync_api import Page
 from pydicom import Dataset
 
@@ -83,7 +83,8 @@ def main(folder: Path) -> None:
     ):
         cart = CartFolder(Path(data) / "data", dicom=True)
         shown = fill(cart, predictor)
-        with served(cart) as address, browser_page(1280, 800) as page:
+        with served(cart) as address, launched() as browser:
+            page = browser.new_page(viewport={"width": 1280, "height": 800})
             page.goto(address)
             page.wait_for_selector("#rows .open")
             take(page, folder / "cart_list.png")

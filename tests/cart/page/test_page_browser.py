@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -20,8 +19,10 @@ from hipnet_edge.vocabulary import CAUSES, VIEWS
 from hipnet_edge.wording import RESEARCH_USE
 
 sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"chromium is not at {CHROMIUM}")
+chromium = pytest.importorskip("chromium")
+pytestmark = pytest.mark.skipif(
+    not chromium.CHROMIUM.exists(), reason=f"chromium is not at {chromium.CHROMIUM}"
+)
 
 NAUGHTY = "<b>Bold</b>^<script>alert(1)</script>"
 SIZES = ((1280, 800), (1024, 768))
@@ -123,12 +124,8 @@ def watched(browser: sync_api.Browser, address: str) -> Iterator[sync_api.Page]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[sync_api.Browser]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"]
-        )
+    with chromium.launched() as browser:
         yield browser
-        browser.close()
 
 
 def one_cell_each(prediction: Prediction) -> Prediction:
