@@ -18,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from hipnet_edge.cart.page.access import Problem
-from hipnet_edge.cart.page.upload import MIB, body_within
+from hipnet_edge.cart.page.upload import MIB, body_within, disk_failed
 from hipnet_edge.cart.receive import CANNOT_UNDERSTAND, OUT_OF_RESOURCES, STATUSES
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ class Stow:
                     file = None
                     admit = self._cart.admission.admit
                     outcomes.append(await run_in_threadpool(admit, path, source="stow"))
+        except OSError:
+            raise disk_failed() from None
         finally:
             if file:
                 file.close()

@@ -51,7 +51,7 @@ def test_the_list_tells_every_state_newest_first(make_cart, predictor):
     )
     assert [s["words"] for s in answer["states"]] == [STATE_WORDS[state] for state in State]
     waiting, _, sent, broken, no_pair, done = listed
-    assert waiting["arrived"] == "AP arrived; waiting for the rest of the study."
+    assert waiting["arrived"] == "AP arrived; waiting for the lateral."
     assert sent["side"] == "right"
     prediction = predictor.predict(*pair(1))
     assert done["result"]["leading"]["cause"] == prediction.leading_cause.value
@@ -264,6 +264,18 @@ def test_a_full_disk_is_said_as_such(make_cart):
     answer = client_of(cart).post("/api/upload", content=pair(17)[0], headers=SAME)
     assert (answer.status_code, answer.json()["code"]) == (503, "no_space")
     assert list(cart.store.incoming.iterdir()) == []
+
+
+def test_a_disk_that_fails_is_said_as_such(make_cart, monkeypatch):
+    cart = make_cart()
+
+    def keep(content: object, suffix: str = "") -> None:
+        raise OSError(28, "No space left on device", PATIENT)
+
+    monkeypatch.setattr(cart.store, "keep", keep)
+    answer = client_of(cart).post("/api/upload", content=pair(19)[0], headers=SAME)
+    assert (answer.status_code, answer.json()["code"]) == (503, "disk_failed")
+    assert PATIENT not in answer.text
 
 
 def test_a_damaged_file_is_told_without_its_text(make_cart, predictor):

@@ -17,7 +17,9 @@ export function startStudy(facts) {
 }
 
 export async function showStudy(id) {
+  const asked = location.hash;
   const fresh = await get(`/api/studies/${id}`);
+  if (location.hash !== asked) return;
   if (drawn.id !== id) {
     drawn = { id, films: "", words: "" };
     look.cause = fresh.result?.leading ?? null;
