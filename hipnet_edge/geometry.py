@@ -80,8 +80,10 @@ class Geometry:
             return seen, np.zeros((seen.height, seen.width), np.float32)
         cells = np.asarray(map2d, np.float32)
         cells = np.ascontiguousarray(cells[:, ::-1] if self.mirrored else cells)
-        laid = cv2.resize(cells, (self.box.width, self.box.height), interpolation=cv2.INTER_LINEAR)
-        return seen, laid[seen.shifted(-self.box.top, -self.box.left).slices]
+        size = self.box.width, self.box.height
+        laid = cv2.resize(cells, size, interpolation=cv2.INTER_LINEAR)
+        part = laid[seen.shifted(-self.box.top, -self.box.left).slices]
+        return seen, np.asarray(part, np.float32)
 
     def image_to_network(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """Cut, resize and mirror any [rows, columns] array as the radiograph was.

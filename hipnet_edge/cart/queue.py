@@ -94,7 +94,8 @@ class Queue(Arrivals):
         """The oldest case that is to be read now, given to one worker only.
 
         The begun attempt is written down first, so that a pair whose reading ends the process is
-        seen to have been tried.
+        seen to have been tried: the second time it is begun it will be due again only after a
+        while, and later each time, so that the others are not kept waiting by a process that ends.
         """
         with self.database.transaction() as connection:
             rows = connection.execute(
@@ -104,14 +105,23 @@ class Queue(Arrivals):
             case_id = next((row[0] for row in rows if row[0] not in self._claimed), None)
             if case_id is None:
                 return None
-            connection.execute("UPDATE cases SET attempts = attempts + 1 WHERE id = ?", (case_id,))
+            connection.execute(
+                "UPDATE cases SET attempts = attempts + 1, next_at = CASE attempts WHEN 0 "
+                "THEN next_at ELSE ? + min(2 << min(attempts, 8), 300) END WHERE id = ?",
+                (now, case_id),
+            )
             self._tell(connection, "reading_begun", case=case_id)
             case = self.case(case_id)
         self._claimed.add(case_id)
         return case
 
     def release(self, case_id: int) -> None:
-        """Give a claimed case back unread, as when the service stops; it stays as it is."""
+        """Give a claimed case back unread, as when the service stops: it was not tried."""
+        with self.database.transaction() as connection:
+            connection.execute(
+                "UPDATE cases SET attempts = attempts - 1, next_at = min(next_at, ?) WHERE id = ?",
+                (self._clock(), case_id),
+            )
         self._claimed.discard(case_id)
 
     def predicted(

@@ -32,7 +32,7 @@ def pack_picture(picture: NDArray[np.uint8]) -> bytes:
 
     return rle_frame(
         [
-            imagecodecs.packbits_encode(np.ascontiguousarray(picture[..., plane]), axis=-1)
+            bytes(imagecodecs.packbits_encode(picture[..., plane].copy(), axis=-1))
             for plane in range(picture.shape[2])
         ]
     )

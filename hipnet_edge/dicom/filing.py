@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID
 
 from hipnet_edge.dicom import codes
 from hipnet_edge.dicom.identifiers import derived_uid
@@ -135,7 +136,7 @@ def _file_meta(dataset: Dataset, transfer_syntax: str) -> FileMetaDataset:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    meta.TransferSyntaxUID = transfer_syntax
+    meta.TransferSyntaxUID = UID(transfer_syntax)
     meta.ImplementationClassUID = derived_uid("implementation", MAKER)
     meta.ImplementationVersionName = plain(f"HIPNET_{dataset.SoftwareVersions}", 16)
     return meta

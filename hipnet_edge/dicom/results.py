@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset
@@ -41,6 +42,45 @@ class ResultDataset:
         return file.getvalue()
 
 
+def require_highdicom() -> None:
+    """Complain early where the package that builds the objects is not installed.
+
+    Raises:
+        MissingExtra: highdicom is not installed.
+    """
+    try:
+        import highdicom  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra("dicom", "Writing results as DICOM") from error
+
+
+def object_files(folder: Path) -> list[Path]:
+    """Where `write_objects` writes the objects, in the order of `KINDS`."""
+    return [folder / f"{kind}.dcm" for kind in KINDS]
+
+
+def write_objects(objects: Sequence[ResultDataset], folder: Path) -> list[Path]:
+    """Write the objects of one result into a folder, each whole or not at all.
+
+    Returns:
+        The files, in the order of `KINDS`.
+
+    Raises:
+        UsageError: they cannot be written.
+    """
+    files = object_files(folder)
+    parts = [file.with_name(file.name + ".part") for file in files]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for part, made in zip(parts, objects, strict=True):
+            part.write_bytes(made.to_bytes())
+        for part, file in zip(parts, files, strict=True):
+            part.replace(file)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written: {error.strerror or error}.") from error
+    return files
+
+
 def result_objects(
     prediction: Prediction,
     ap: DicomSource,
@@ -67,10 +107,7 @@ def result_objects(
         UsageError: the prediction was made from other radiographs, or was stored without maps.
         MissingExtra: highdicom is not installed.
     """
-    try:
-        import highdicom  # noqa: F401
-    except ImportError as error:
-        raise MissingExtra("dicom", "Writing results as DICOM") from error
+    require_highdicom()
     from hipnet_edge.dicom.capture import capture
     from hipnet_edge.dicom.filing import Filing
     from hipnet_edge.dicom.identifiers import result_uids

@@ -109,6 +109,6 @@ def _frames(filing: Filing, view: View) -> list[bytes]:
     frames = []
     for cells in filing.prediction.maps[view]:
         seen, part = geometry.map_in_box(cells)
-        levels = cv2.convertScaleAbs(part, alpha=LEVELS)
+        levels = np.asarray(cv2.convertScaleAbs(part, alpha=LEVELS), np.uint8)
         frames.append(pack_part(levels, (seen.top, seen.left), geometry.image_shape))
     return frames
