@@ -6,7 +6,6 @@ acknowledged only when the store has synced its bytes and the queue has committe
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import struct
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from hipnet_edge.acquisition import acquired_at
+from hipnet_edge.cart.file_meta import file_head
 from hipnet_edge.cart.records import Admitted, Instance
 from hipnet_edge.dicom_reader import DicomObject, check_kind, read_dicom, read_meta, text
 from hipnet_edge.errors import InputRefused, Reason
@@ -202,8 +202,11 @@ class Admission:
         described = self._describe(content, source, expected)
         if isinstance(described, Outcome):
             return described
-        kept = self._store.keep(content)
-        instance = replace(described, file=kept.name, size=kept.size, received_at=time.time())
+        instance, file = described
+        kept = self._store.keep(file)
+        instance = replace(
+            instance, file=kept.name, sha256=kept.sha256, size=kept.size, received_at=time.time()
+        )
         admitted = self._queue.admit(instance)
         uids = instance.sop_instance_uid, instance.study_instance_uid
         if admitted is Admitted.CONFLICT:
@@ -215,8 +218,8 @@ class Admission:
 
     def _describe(
         self, content: bytes | Path, source: str, expected: tuple[str, str] | None
-    ) -> Instance | Outcome:
-        """What the queue must know of an image, all but where it is kept; or why it is refused."""
+    ) -> tuple[Instance, bytes | Path] | Outcome:
+        """What the queue must know of an image, and the file to keep; or why it is refused."""
         uid = study = None
         try:
             with self._reading:
@@ -227,15 +230,15 @@ class Admission:
                     uid, study = _uids(dicom.header)
                     _check_announced(dicom.header, expected)
                     _check_acceptable(dicom, self._receive)
-                    return self._instance(dicom, data, source)
+                    instance = self._instance(dicom, source)
+                    return instance, _file(instance, content, data)
         except _Refused as refused:
             return Outcome(False, None, refused.reason, refused.message, uid, study)
         except InputRefused as refused:
             return Outcome(False, None, refused.code.value, refused.message, uid, study)
 
-    def _instance(self, dicom: DicomObject, data: bytes, source: str) -> Instance:
+    def _instance(self, dicom: DicomObject, source: str) -> Instance:
         header = dicom.header
-        syntax, start = read_meta(data)
         view, side, refusal = _place_in_pair(header)
         patient = text(header, "PatientID")
         taken = acquired_at(header)
@@ -244,9 +247,9 @@ class Admission:
             sop_class_uid=text(header, "SOPClassUID"),
             study_instance_uid=text(header, "StudyInstanceUID"),
             patient_key=self._pseudonyms(patient) if patient else "",
-            transfer_syntax=syntax,
+            transfer_syntax=dicom.transfer_syntax,
             file="",
-            sha256=hashlib.sha256(memoryview(data)[start:]).hexdigest(),
+            sha256="",
             size=0,
             view=view,
             laterality=side,
@@ -362,6 +365,15 @@ def _place_in_pair(header: Dataset) -> tuple[str | None, str | None, str | None]
     except InputRefused as refused:
         refusal = refusal or refused.code
     return view, side, None if refusal is None else refusal.value
+
+
+def _file(instance: Instance, content: bytes | Path, data: bytes) -> bytes | Path:
+    """An image as it is kept: with our File Meta Information, whatever stood in front of it."""
+    head = file_head(instance.sop_class_uid, instance.sop_instance_uid, instance.transfer_syntax)
+    _, start = read_meta(data)
+    if data[:start] == head:
+        return content
+    return b"".join([head, memoryview(data)[start:]])
 
 
 def _layout(header: Dataset) -> None:

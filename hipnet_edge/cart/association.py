@@ -346,6 +346,7 @@ class Watched:
         progress: Progress,
     ) -> None:
         self.association, self.progress = association, progress
+        self.ended = False
         self._socket, self._reception = guarded, reception
 
     @property
@@ -354,7 +355,8 @@ class Watched:
         return not self._reception.receiving and self.progress.stale_s > _ANSWER_S
 
     def end(self) -> None:
-        """Cut its connection."""
+        """Cut its connection; its threads end a moment later."""
+        self.ended = True
         self._socket.cut()
 
     def released(self) -> bool:

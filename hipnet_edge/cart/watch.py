@@ -144,8 +144,13 @@ class Watcher:
             parents = Path(root).relative_to(self._folder).parts
             folders[:] = [n for n in folders if not n.startswith(".") and (parents or n != REFUSED)]
             for name in names:
-                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                if name.startswith(".") or not stat.S_ISREG(status.st_mode):
+                if name.startswith("."):
+                    continue
+                try:
+                    status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                except FileNotFoundError:  # it was a part that has got its name just now
+                    continue
+                if not stat.S_ISREG(status.st_mode):
                     continue
                 seen = _Seen.of((*parents, name), status)
                 found.setdefault(seen.parts[0], set()).add(seen)

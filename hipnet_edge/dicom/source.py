@@ -138,6 +138,8 @@ def _read(prediction: Prediction, view: View, source: DicomSource) -> SourceImag
             "beside it.",
         )
     record = prediction.inputs[view]
+    if record.sop_instance_uid is None:
+        raise UsageError("The prediction was not made from DICOM radiographs.")
     made_from = (record.sop_instance_uid, record.study_instance_uid)
     if made_from != (image.uids[1], image.uids[2]):
         raise UsageError(f"The prediction was made from another {view.label} radiograph.")

@@ -220,6 +220,22 @@ def test_a_thousand_idle_connections_shut_nobody_out(unharmed: Cart, tmp_path: P
     assert "too_many_connections" in unharmed.reasons()
 
 
+def test_a_thousand_idle_associations_shut_nobody_out(
+    unharmed: Cart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receive, "_GIVES_WAY_S", 0.5)
+    answers = []
+    with ExitStack() as stack:
+        for _ in range(1000):
+            peer = stack.enter_context(RawPeer(unharmed.receiver.port))
+            peer.send(associate_request())
+            answers.append(peer.answer())
+        assert answers.count(2) >= 8
+        assert set(answers) == {2, 3}
+        time.sleep(0.6)
+        assert echoes(unharmed)
+
+
 def test_those_who_trickle_are_cut_off(unharmed: Cart) -> None:
     """A byte now and then, in a request or in data, buys no more than the idle timeout."""
     ended: list[float] = []
@@ -254,12 +270,17 @@ def test_idle_associations_give_way(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(receive, "_GIVES_WAY_S", 0.4)
     with cart(tmp_path / "data", max_associations=2) as running, ExitStack() as stack:
         for _ in range(2):
-            stack.enter_context(RawPeer(running.receiver.port)).associate()
+            peer = stack.enter_context(RawPeer(running.receiver.port))
+            peer.associate()
+            peer.send(data_pdu(3, 3, store_command(b"1.2.3.7.1")))
+            peer.send(data_pdu(3, 0, DATA_SET[:9000]))
+        wait_until(lambda: len(list(running.store.incoming.iterdir())) == 2)
         busy = dcmtk("echoscu", running)
         assert "Local Limit Exceeded" in busy.stdout
         time.sleep(0.5)
         assert echoes(running)
         assert running.reasons() == ["too_many_associations", "gave_way"]
+        wait_until(lambda: len(list(running.store.incoming.iterdir())) == 1)
 
 
 def test_an_object_beyond_the_limit_is_aborted(tmp_path: Path) -> None:
