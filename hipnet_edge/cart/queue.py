@@ -99,7 +99,8 @@ class Queue(Arrivals):
         """
         with self.database.transaction() as connection:
             rows = connection.execute(
-                "SELECT id FROM cases WHERE state = 'assembled' AND next_at <= ? ORDER BY attempts, id",
+                "SELECT id FROM cases WHERE state = 'assembled' AND next_at <= ? "
+                "ORDER BY attempts, id",
                 (now,),
             )
             case_id = next((row[0] for row in rows if row[0] not in self._claimed), None)
