@@ -6,17 +6,18 @@ acknowledged only when the store has synced its bytes and the queue has committe
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import struct
 import threading
 import time
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from hipnet_edge.acquisition import acquired_at
+from hipnet_edge.cart.file_meta import file_head
 from hipnet_edge.cart.records import Admitted, Instance
 from hipnet_edge.dicom_reader import DicomObject, check_kind, read_dicom, read_meta, text
 from hipnet_edge.errors import InputRefused, Reason
@@ -44,7 +45,7 @@ CONFLICT = "conflict"
 UID_MISMATCH = "uid_mismatch"
 """The image is not the one that its sender announced."""
 INVALID_UID = "invalid_uid"
-"""A UID is missing, or is none (PS3.5 9.1)."""
+"""A UID is none (PS3.5 9.1)."""
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _MIB = 1024**2
@@ -140,6 +141,7 @@ class Admission:
         pseudonyms: Pseudonyms,
         on_event: EventHook = no_hook,
     ) -> None:
+        quiet_pydicom()
         self._receive = configuration.receive
         self._store, self._queue, self._pseudonyms = store, queue, pseudonyms
         self.on_event = on_event
@@ -200,8 +202,11 @@ class Admission:
         described = self._describe(content, source, expected)
         if isinstance(described, Outcome):
             return described
-        kept = self._store.keep(content)
-        instance = replace(described, file=kept.name, size=kept.size, received_at=time.time())
+        instance, file = described
+        kept = self._store.keep(file)
+        instance = replace(
+            instance, file=kept.name, sha256=kept.sha256, size=kept.size, received_at=time.time()
+        )
         admitted = self._queue.admit(instance)
         uids = instance.sop_instance_uid, instance.study_instance_uid
         if admitted is Admitted.CONFLICT:
@@ -213,8 +218,8 @@ class Admission:
 
     def _describe(
         self, content: bytes | Path, source: str, expected: tuple[str, str] | None
-    ) -> Instance | Outcome:
-        """What the queue must know of an image, all but where it is kept; or why it is refused."""
+    ) -> tuple[Instance, bytes | Path] | Outcome:
+        """What the queue must know of an image, and the file to keep; or why it is refused."""
         uid = study = None
         try:
             with self._reading:
@@ -225,15 +230,15 @@ class Admission:
                     uid, study = _uids(dicom.header)
                     _check_announced(dicom.header, expected)
                     _check_acceptable(dicom, self._receive)
-                    return self._instance(dicom, data, source)
+                    instance = self._instance(dicom, source)
+                    return instance, _file(instance, content, data)
         except _Refused as refused:
             return Outcome(False, None, refused.reason, refused.message, uid, study)
         except InputRefused as refused:
             return Outcome(False, None, refused.code.value, refused.message, uid, study)
 
-    def _instance(self, dicom: DicomObject, data: bytes, source: str) -> Instance:
+    def _instance(self, dicom: DicomObject, source: str) -> Instance:
         header = dicom.header
-        syntax, start = read_meta(data)
         view, side, refusal = _place_in_pair(header)
         patient = text(header, "PatientID")
         taken = acquired_at(header)
@@ -242,9 +247,9 @@ class Admission:
             sop_class_uid=text(header, "SOPClassUID"),
             study_instance_uid=text(header, "StudyInstanceUID"),
             patient_key=self._pseudonyms(patient) if patient else "",
-            transfer_syntax=syntax,
+            transfer_syntax=dicom.transfer_syntax,
             file="",
-            sha256=hashlib.sha256(memoryview(data)[start:]).hexdigest(),
+            sha256="",
             size=0,
             view=view,
             laterality=side,
@@ -274,6 +279,12 @@ class _Refused(InputRefused):
         self.reason = reason
 
 
+def quiet_pydicom() -> None:
+    """Keep pydicom from logging: its warnings quote the values that they are about."""
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+    warnings.filterwarnings("ignore", module=r"pydicom\.")
+
+
 def allowed_modalities(receive: Receive) -> frozenset[str]:
     """The modalities besides CR, DX and RG that a cart accepts, for whoever reads its images."""
     return frozenset({"OT", "SC"}) if receive.secondary_capture else frozenset()
@@ -288,11 +299,14 @@ def _uids(header: Dataset) -> tuple[str, str]:
     """SOP instance and study instance UID.
 
     Raises:
-        _Refused: one of them is missing or is no UID.
+        InputRefused: one of them is missing, or (`_Refused`) is no UID.
     """
     uids = text(header, "SOPInstanceUID"), text(header, "StudyInstanceUID")
-    if not all(map(is_uid, (*uids, text(header, "SOPClassUID")))):
-        raise _Refused(INVALID_UID, "A UID of the image is missing or malformed.")
+    all_uids = (*uids, text(header, "SOPClassUID"))
+    if not all(all_uids):
+        raise InputRefused(Reason.NOT_DICOM, "The object does not say which image it is.")
+    if not all(map(is_uid, all_uids)):
+        raise _Refused(INVALID_UID, "A UID of the image is malformed.")
     return uids
 
 
@@ -351,6 +365,15 @@ def _place_in_pair(header: Dataset) -> tuple[str | None, str | None, str | None]
     except InputRefused as refused:
         refusal = refusal or refused.code
     return view, side, None if refusal is None else refusal.value
+
+
+def _file(instance: Instance, content: bytes | Path, data: bytes) -> bytes | Path:
+    """An image as it is kept: with our File Meta Information, whatever stood in front of it."""
+    head = file_head(instance.sop_class_uid, instance.sop_instance_uid, instance.transfer_syntax)
+    _, start = read_meta(data)
+    if data[:start] == head:
+        return content
+    return b"".join([head, memoryview(data)[start:]])
 
 
 def _layout(header: Dataset) -> None:

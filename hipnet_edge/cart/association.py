@@ -2,8 +2,8 @@
 
 pynetdicom reads whatever length a PDU claims, keeps a data set in memory until it is whole, and
 asks its sockets and queues a thousand times a second whether there is something to do. Here a PDU
-has a largest size and a time in which it must be complete, a data set goes to a file as it
-arrives, and the threads of an idle association sleep.
+has a largest size and must get on, a data set goes to a file as it arrives, and the threads of an
+idle association sleep.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
+from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
 
@@ -86,7 +87,7 @@ class GuardedSocket(AssociationSocket):
         connection: blocking; what follows `request` is read from it.
         request: the A-ASSOCIATE-RQ that was read from it before.
         max_pdu_bytes: the most that a PDU's header may claim.
-        patience_s: in how many seconds a PDU must be complete.
+        patience_s: for how long it may get no further.
         progress: is told of what comes.
     """
 
@@ -137,14 +138,13 @@ class GuardedSocket(AssociationSocket):
             return part
         data = bytearray(nr_bytes)
         view, filled = memoryview(data), 0
-        deadline = time.monotonic() + self._patience_s
         while filled < nr_bytes:
             count = connection.recv_into(view[filled : filled + _RECEIVE_BYTES])
             if count == 0:
                 break
             filled += count
             self._progress.received(count)
-            if filled < nr_bytes and time.monotonic() > deadline:
+            if filled < nr_bytes and self._progress.stale_s > self._patience_s:
                 raise TimeoutError("PDU too slow")
         view.release()
         del data[filled:]
@@ -250,6 +250,7 @@ class Reception(DIMSEServiceProvider):
         self._open_file, self.progress, self._broken = open_file, progress, broken
         self._command_bytes = self._other_bytes = 0
         self._file: IncomingFile | None = None
+        self._unhandled: list[IncomingFile] = []
         self._over = False
 
     @property
@@ -308,6 +309,7 @@ class Reception(DIMSEServiceProvider):
             self.progress.mark()
         elif self._file is None and isinstance(message, C_STORE_RQ):
             self._file = self._open_file(self.assoc, message)
+            self._unhandled.append(self._file)
             message._data_set_file = self._file  # type: ignore[assignment]
             message._data_set_path = self._file.path
         elif self._file is not None and self._file.too_large:
@@ -316,15 +318,20 @@ class Reception(DIMSEServiceProvider):
 
     def _break(self, reason: str) -> None:
         self._over = True
-        self.abandon()
+        if self._file is not None:
+            self._file.discard()
         self._broken(reason)
         self.dul.event_queue.put("Evt19")  # as for an invalid PDU: A-ABORT, then closed
 
+    def handled(self, file: IncomingFile) -> None:
+        """An object that came in whole was kept or refused."""
+        file.discard()
+        self._unhandled.remove(file)
+
     def abandon(self) -> None:
-        """Remove what was received of an object that will not be completed."""
-        if self._file is not None:
-            self._file.discard()
-            self._file = None
+        """Remove what came in and will not be handled any more; the association has ended."""
+        for file in self._unhandled:
+            file.discard()
 
 
 class Watched:
@@ -338,6 +345,7 @@ class Watched:
         progress: Progress,
     ) -> None:
         self.association, self.progress = association, progress
+        self.ended = False
         self._socket, self._reception = guarded, reception
 
     @property
@@ -346,7 +354,8 @@ class Watched:
         return not self._reception.receiving and self.progress.stale_s > _ANSWER_S
 
     def end(self) -> None:
-        """Cut its connection."""
+        """Cut its connection; its threads end a moment later."""
+        self.ended = True
         self._socket.cut()
 
     def released(self) -> bool:
@@ -356,6 +365,23 @@ class Watched:
         self._reception.abandon()
         self._socket._shutdown_socket()
         return True
+
+
+def end_quietly(association: Association) -> None:
+    """Let a peer that breaks the protocol end the association, and not one of its threads.
+
+    An answer that is ready when the association has just been aborted finds no place in
+    pynetdicom's state machine: it raises where nobody catches it.
+    """
+    act = association.dul.state_machine.do_action
+
+    def do_action(event: str) -> None:
+        try:
+            act(event)
+        except InvalidEventError:
+            association.dul.kill_dul()
+
+    association.dul.state_machine.do_action = do_action  # type: ignore[method-assign]
 
 
 def wait_for(associations: list[Watched], seconds: float) -> None:

@@ -127,16 +127,23 @@ class Door(threading.Thread):
     def run(self) -> None:
         """Until closed: whatever a stranger does, the door stays open for the others."""
         while not self._closing.is_set():
-            for key, _ in self._selector.select(_TICK_S):
-                if key.fileobj is self._listener:
-                    self._accept()
-                elif (visitor := self._visitors.get(key.fd)) is not None:
-                    self._hear(visitor)
-            now = time.monotonic()
-            for visitor in [v for v in self._visitors.values() if now - v.since > self._patience_s]:
-                self._turn_away(visitor, "no_request_in_time")
-            self._tick()
+            try:
+                self._round()
+            except Exception as error:  # noqa: PERF203 - nobody may close it but its owner
+                logger.error("door: %s", type(error).__name__)
+                time.sleep(_TICK_S)
         self._shut()
+
+    def _round(self) -> None:
+        for key, _ in self._selector.select(_TICK_S):
+            if key.fileobj is self._listener:
+                self._accept()
+            elif (visitor := self._visitors.get(key.fd)) is not None:
+                self._hear(visitor)
+        now = time.monotonic()
+        for visitor in [v for v in self._visitors.values() if now - v.since > self._patience_s]:
+            self._turn_away(visitor, "no_request_in_time")
+        self._tick()
 
     def _shut(self) -> None:
         for visitor in list(self._visitors.values()):
@@ -148,9 +155,12 @@ class Door(threading.Thread):
     def _accept(self) -> None:
         try:
             connection, address = self._listener.accept()
-        except OSError as error:  # it went away again, or this process has no descriptor left
-            if self._visitors and not isinstance(error, BlockingIOError):
+        except (BlockingIOError, ConnectionError):  # it went away again
+            return
+        except OSError:  # this process has no descriptor left
+            if self._visitors:
                 self._turn_away(next(iter(self._visitors.values())), "too_many_connections")
+            time.sleep(_TICK_S)
             return
         if len(self._visitors) >= self._max_visitors:
             self._turn_away(next(iter(self._visitors.values())), "too_many_connections")

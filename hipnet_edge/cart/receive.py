@@ -10,13 +10,9 @@ from __future__ import annotations
 import logging
 import socket
 import time
-import warnings
 from typing import TYPE_CHECKING, Any, cast
 
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import UID
+from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
@@ -31,9 +27,11 @@ from hipnet_edge.cart.association import (
     Progress,
     Reception,
     Watched,
+    end_quietly,
     wait_for,
 )
 from hipnet_edge.cart.door import TOO_MANY, WRONG_CALLED, WRONG_CALLING, Door, Rejection
+from hipnet_edge.cart.file_meta import IMPLEMENTATION_NAME, IMPLEMENTATION_UID, file_head
 from hipnet_edge.cart.schema import QueueUnusable
 from hipnet_edge.cart.sop_classes import (
     PREFERRED_SYNTAXES,
@@ -85,9 +83,7 @@ STATUSES = {
 }
 """C-STORE status (PS3.4 B.2.3, PS3.7 9.1.1.1.9) for each reason; 0xC000 for every other."""
 
-IMPLEMENTATION_UID = "2.25.201458392374610988206374118526704523871"
-"""Implementation Class UID (PS3.7 D.3.3.2), of all versions."""
-IMPLEMENTATION_VERSION = f"HIPNET_{__version__}"[:16]
+IMPLEMENTATION_VERSION = f"{IMPLEMENTATION_NAME}_{__version__}"[:16]
 
 _MIB = 1024**2
 _GIVES_WAY_S = 3.0
@@ -111,7 +107,7 @@ class Receiver:
         self._receive, self._admission, self._incoming = receive, admission, incoming
         self._tls = None if receive.tls is None else server_context(receive.tls)
         self._ae = AE(ae_title=receive.ae_title)
-        self._ae.implementation_class_uid = UID(IMPLEMENTATION_UID)
+        self._ae.implementation_class_uid = IMPLEMENTATION_UID
         self._ae.implementation_version_name = IMPLEMENTATION_VERSION
         self._ae.maximum_pdu_size = receive.max_pdu_bytes
         self._ae.maximum_associations = 10_000  # the door counts them
@@ -184,9 +180,10 @@ class Receiver:
         if not receive.any_caller and calling not in receive.calling_ae_titles:
             return WRONG_CALLING
         self._release_ended()
-        if len(self._watched) < receive.max_associations:
+        going = [watched for watched in self._watched if not watched.ended]
+        if len(going) < receive.max_associations:
             return None
-        stalest = max(self._watched, key=lambda watched: watched.progress.stale_s)
+        stalest = max(going, key=lambda watched: watched.progress.stale_s)
         if stalest.progress.stale_s < _GIVES_WAY_S:
             return TOO_MANY
         self._end(stalest, "gave_way")
@@ -205,6 +202,7 @@ class Receiver:
             progress=progress,
         )
         association.set_socket(guarded)
+        end_quietly(association)
         reception = Reception(
             association, open_file=self._open_file, progress=progress, broken=self._broken
         )
@@ -212,7 +210,7 @@ class Receiver:
         acceptor = association.acceptor
         acceptor.ae_title = receive.ae_title
         acceptor.maximum_length = receive.max_pdu_bytes
-        acceptor.implementation_class_uid = UID(IMPLEMENTATION_UID)
+        acceptor.implementation_class_uid = IMPLEMENTATION_UID
         acceptor.implementation_version_name = IMPLEMENTATION_VERSION
         acceptor.supported_contexts = self._contexts
         acceptor.address_info = AddressInformation.from_tuple(connection.getsockname())
@@ -234,12 +232,12 @@ class Receiver:
         self._release_ended()
         for watched in self._watched:
             # pynetdicom ends silent ones itself; what comes in drops renews its timer.
-            if watched.progress.stale_s > self._receive.idle_timeout_s + 1:
+            stale_s = watched.progress.stale_s
+            if stale_s > self._receive.idle_timeout_s + 1 and not watched.ended:
                 self._end(watched, "idle")
 
     def _end(self, watched: Watched, reason: str) -> None:
         watched.end()
-        self._watched.remove(watched)
         self._admission.refusals.add("association_aborted", reason, source="dicom")
 
     def _release_ended(self) -> None:
@@ -259,7 +257,7 @@ class Receiver:
             refused = reasons.INVALID_UID
         elif sop_class != context.abstract_syntax:
             refused = "sop_class"
-        head = b"" if refused else _head(sop_class, instance, context.transfer_syntax[0])
+        head = b"" if refused else file_head(sop_class, instance, context.transfer_syntax[0])
         limit = self._receive.max_object_mib * _MIB
         return IncomingFile(self._incoming, head, limit, refused)
 
@@ -273,11 +271,13 @@ class Receiver:
             file: object = request._dataset_file
             if not isinstance(file, IncomingFile):  # a request without a data set
                 return self._refuse(Reason.NOT_DICOM.value, source)
-            reason = _why_not_whole(file)
-            if reason is None:
+            try:
+                reason = _why_not_whole(file)
+                if reason is not None:
+                    return self._refuse(reason, source)
                 return _status(self._admitted(request, file, source))
-            file.discard()
-            return self._refuse(reason, source)
+            finally:
+                reception.handled(file)
 
     def _refuse(self, reason: str, source: str) -> Dataset:
         self._admission.refusals.add("image_refused", reason, source=source)
@@ -314,8 +314,6 @@ def quiet_pynetdicom() -> None:
     _config.LOG_RESPONSE_IDENTIFIERS = False
     _config.STORE_RECV_CHUNKED_DATASET = False
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
-    # pydicom's warnings quote the value that they are about.
-    warnings.filterwarnings("ignore", module=r"(pydicom|pynetdicom)\.")
 
 
 def _on_echo(event: evt.Event) -> int:
@@ -329,20 +327,6 @@ def _why_not_whole(file: IncomingFile) -> str | None:
     if file.too_large:
         return TOO_LARGE
     return None if file.error is None else DISK_FAILED
-
-
-def _head(sop_class: str, instance: str, transfer_syntax: str) -> bytes:
-    """Preamble and File Meta Information (PS3.10 7.1) of an image that comes over the network."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = UID(sop_class)
-    meta.MediaStorageSOPInstanceUID = UID(instance)
-    meta.TransferSyntaxUID = UID(transfer_syntax)
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION
-    head = DicomBytesIO()
-    head.write(b"\0" * 128 + b"DICM")
-    write_file_meta_info(head, meta)
-    return head.getvalue()
 
 
 def _status(reason: str | None) -> Dataset:

@@ -48,7 +48,7 @@ class Instance:
     Attributes:
         patient_key: HMAC of PatientID; "" if it has none.
         file: its name in the object store.
-        sha256: of the data set without file meta information.
+        sha256: of the file; one data set gives one file, whoever sent it (`file_meta`).
         size: of the file, in bytes.
         view: "ap", "lateral", or None where nothing says which.
         laterality: "left", "right", "both", or None.

@@ -3,7 +3,8 @@
 A file in the folder, or a sub-folder with all that is in it, is taken once nothing about it has
 changed for a while. An image that was admitted is removed, since the store has it; what is refused
 moves to `refused/` with a text file that names the reason. An image is removed only after it is
-kept, and the same image twice is one image: a crash between any two steps loses and doubles nothing.
+kept, and the same image twice is one image: a crash between any two steps loses nothing and
+doubles nothing.
 
 Symbolic links are neither taken nor followed, not even one that takes a folder's place while it is
 being read: every step down is made from an open folder.
@@ -105,7 +106,7 @@ class Watcher:
         while not self._closing.wait(pause):
             try:
                 self.look()
-            except Exception as error:  # a share that went away comes back
+            except Exception as error:  # noqa: PERF203 - a share that went away comes back
                 logger.error("watch folder not read: %s", type(error).__name__)
 
     def look(self) -> None:
@@ -143,8 +144,13 @@ class Watcher:
             parents = Path(root).relative_to(self._folder).parts
             folders[:] = [n for n in folders if not n.startswith(".") and (parents or n != REFUSED)]
             for name in names:
-                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                if name.startswith(".") or not stat.S_ISREG(status.st_mode):
+                if name.startswith("."):
+                    continue
+                try:
+                    status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                except FileNotFoundError:  # it was a part that has got its name just now
+                    continue
+                if not stat.S_ISREG(status.st_mode):
                     continue
                 seen = _Seen.of((*parents, name), status)
                 found.setdefault(seen.parts[0], set()).add(seen)
@@ -155,7 +161,7 @@ class Watcher:
 
     def _take(self, file: _Seen) -> None:
         """Admit one file and remove it, or move it to `refused`."""
-        with self._folder_of(file) as folder:
+        with self._opened(file.parts[:-1]) as folder:
             reason = self._admit(file, folder)
             if _Seen.of(file.parts, _status(file, folder)) != file:
                 raise _Later  # somebody writes it anew: it will be quiet again
@@ -221,12 +227,12 @@ class Watcher:
         sync_folder(aside)
 
     @contextmanager
-    def _folder_of(self, file: _Seen) -> Iterator[int]:
-        """The folder in which a file lies, opened step by step."""
+    def _opened(self, parts: tuple[str, ...]) -> Iterator[int]:
+        """A folder inside the watch folder, opened step by step."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         folder = os.open(self._folder, flags)
         try:
-            for part in file.parts[:-1]:
+            for part in parts:
                 inner = os.open(part, flags | os.O_NOFOLLOW, dir_fd=folder)
                 os.close(folder)
                 folder = inner
@@ -234,11 +240,11 @@ class Watcher:
         finally:
             os.close(folder)
 
-    def _remove_empty(self, parents: tuple[str, ...]) -> None:
+    def _remove_empty(self, parts: tuple[str, ...]) -> None:
         """Remove the folders out of which everything was taken."""
-        for depth in range(len(parents), 0, -1):
-            with suppress(OSError):
-                self._folder.joinpath(*parents[:depth]).rmdir()
+        for depth in range(len(parts), 0, -1):
+            with suppress(OSError), self._opened(parts[: depth - 1]) as folder:
+                os.rmdir(parts[depth - 1], dir_fd=folder)
 
 
 def _status(file: _Seen, folder: int) -> os.stat_result:

@@ -88,6 +88,7 @@ class Worker:
         if not self._engine.ready:
             self._engine.load()
         import highdicom  # noqa: F401 - takes long, and a case in hand would wait for it
+
         case = self._in_hand or self._queue.claim(self._clock())
         if case is None:
             return _IDLE_S

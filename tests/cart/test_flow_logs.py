@@ -70,9 +70,9 @@ def test_of_an_exception_only_its_class_and_place():
 
 
 def test_of_a_library_only_its_name_and_level():
-    (line,) = lines(("pynetdicom.test", lambda log: log.error("got (0010,0010) Doe^Secret")))
+    (line,) = lines(("urllib3.test", lambda log: log.error("got (0010,0010) Doe^Secret")))
     assert set(line) == {"time", "level", "logger"}
-    assert line["logger"] == "pynetdicom.test"
+    assert line["logger"] == "urllib3.test"
 
 
 def test_nothing_else_reaches_stderr():

@@ -87,7 +87,7 @@ class Access:
     ) -> None:
         self._token, self._clock = token, clock
         self._wide = not is_loopback(host)
-        own = (host, socket.gethostname(), socket.getfqdn()) if self._wide else ()
+        own = (host, socket.gethostname()) if self._wide else ()
         self._names = {name.lower() for name in ("localhost", *names, *own)}
 
     def check(self, method: str, path: str, headers: Mapping[str, str]) -> None:

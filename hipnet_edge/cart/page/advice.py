@@ -19,6 +19,7 @@ _WHAT_TO_DO: dict[str, str] = {
     **dict.fromkeys(
         (
             Reason.UNREADABLE_FILE.value,
+            Reason.MISSING_IDENTIFIER.value,
             Reason.NOT_DICOM.value,
             Reason.CORRUPT_PIXELS.value,
             Reason.EMPTY_IMAGE.value,

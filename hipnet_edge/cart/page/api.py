@@ -137,11 +137,7 @@ class StudyApi:
         prediction, sources = self._prediction(case), self._sources(case)
 
         def draw() -> Picture:
-            exact = {view: prediction.inputs[view].every_pixel for view in VIEWS}
-            films = {
-                view: self._radiograph(source, exact=exact[view])
-                for view, source in sources.items()
-            }
+            films = {view: self._radiograph(source) for view, source in sources.items()}
             return pictures.draw_result(prediction, films)
 
         return _png(self._pictures.get(("page", case.prediction), draw))
@@ -204,10 +200,10 @@ class StudyApi:
             raise Problem(404, "no_result", "The study has no result.")
         return self._predictions.in_full(case.prediction)
 
-    def _radiograph(self, source: Instance, *, exact: bool = True) -> Radiograph:
+    def _radiograph(self, source: Instance) -> Radiograph:
         allowed = allowed_modalities(self._cart.configuration.receive)
         content = self._cart.store.read(source.file)
-        return Radiograph.from_dicom(content, allow_modalities=allowed, exact=exact)
+        return Radiograph.from_dicom(content, allow_modalities=allowed)
 
 
 def _list_arguments(request: Request) -> tuple[State | None, int]:

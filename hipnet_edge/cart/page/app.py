@@ -17,6 +17,7 @@ from hipnet_edge.cart.configuration import ConfigurationInvalid
 from hipnet_edge.cart.page.access import SHORTEST_TOKEN, Access, Guard, Problem
 from hipnet_edge.cart.page.api import StudyApi
 from hipnet_edge.cart.page.backend import PageBackend
+from hipnet_edge.cart.page.stow import Stow
 from hipnet_edge.cart.page.upload import Login, Uploads
 from hipnet_edge.errors import HipNetError, InputRefused
 
@@ -62,6 +63,7 @@ def make_app(cart: PageBackend) -> Starlette:
             Route(one + "/objects/{sop}.dcm", studies.dicom_object),
             Route(one + "/retry", studies.retry, methods=["POST"]),
             Route("/api/upload", uploads.upload, methods=["POST"]),
+            Route("/dicom-web/studies", Stow(cart).store, methods=["POST"]),
             Mount("/static", StaticFiles(directory=_STATIC)),
         ],
         middleware=[Middleware(Guard, access=access)],

@@ -64,7 +64,7 @@ def _value(item: Dataset) -> str:
             return ""
         unit = measured[0].MeasurementUnitsCodeSequence[0]
         words = "" if str(unit.CodeValue) in ("1", "{ratio}") else f" {unit.CodeMeaning}"
-        return f"{measured[0].NumericValue}{words}"
+        return f"{float(measured[0].NumericValue):.4g}{words}"
     if kind in ("IMAGE", "COMPOSITE"):
         return str(item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID)
     keyword = {"TEXT": "TextValue", "UIDREF": "UID", "DATE": "Date", "TIME": "Time"}.get(kind)

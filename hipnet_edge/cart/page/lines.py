@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from hipnet_edge.cart.page.advice import what_to_do
 from hipnet_edge.cart.records import State
-from hipnet_edge.vocabulary import VIEWS
 
 if TYPE_CHECKING:
     from hipnet_edge.cart.configuration import Configuration
@@ -69,10 +68,15 @@ def _advice(case: Case) -> str:
 def waiting_line(study: WaitingStudy) -> dict[str, object]:
     """Images that are no study yet: which ones there are."""
     new = [image for image in study.instances if image.sop_instance_uid in study.new]
-    found = {image.view for image in new}
-    named = [view.label for view in VIEWS if view.value in found]
-    if None in found:
-        named.append("an image of unknown view")
+    views = {image.view for image in new}
+    if {"ap", "lateral"} <= views:
+        arrived = "AP and lateral arrived; they are put together in a moment."
+    elif "ap" in views:
+        arrived = "AP arrived; waiting for the lateral."
+    elif "lateral" in views:
+        arrived = "Lateral arrived; waiting for the AP."
+    else:
+        arrived = "An image arrived that does not say which view it is."
     sides = {image.laterality for image in new} - {None, "both"}
     return {
         "id": None,
@@ -83,7 +87,7 @@ def waiting_line(study: WaitingStudy) -> dict[str, object]:
         "side": next(iter(sides)) if len(sides) == 1 else None,
         "result": None,
         "problem": None,
-        "arrived": f"{', '.join(named)} arrived; waiting for the rest of the study.",
+        "arrived": arrived,
     }
 
 

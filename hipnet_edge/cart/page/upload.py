@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from hipnet_edge.cart.page.backend import PageBackend
 
 MIB = 1024**2
+DISK_FAILED = Problem(
+    503, "disk_failed", "The disk failed; nothing was kept. Tell the administrator."
+)
 _LOGIN_BYTES = 4096
 _LONGEST_UPLOAD_S = 600.0
 _WRONG_TOKEN_WAIT_S = 1.0
@@ -55,6 +58,11 @@ async def body_within(request: Request, largest: int, idle_s: float) -> AsyncIte
         yield piece
 
 
+def disk_failed() -> Problem:
+    """What is said when the disk fails; what the system says of it may name a file."""
+    return Problem(503, "disk_failed", "The disk failed; nothing was kept. Tell the administrator.")
+
+
 class Uploads:
     """Files that people bring by hand."""
 
@@ -73,6 +81,8 @@ class Uploads:
                 ):
                     file.write(piece)
             outcome = await run_in_threadpool(self._cart.admission.admit, path, source="upload")
+        except OSError:
+            raise disk_failed() from None
         finally:
             path.unlink(missing_ok=True)
         return JSONResponse(_told(outcome), _status(outcome))

@@ -33,7 +33,10 @@ class CartFolder:
         page: dict[str, Any] | None = None,
         receive: dict[str, Any] | None = None,
         destinations: Sequence[str] = ("PACS",),
+        dicom: bool = False,
     ) -> None:
+        """Where `dicom` is false a result's only object is a stand-in, which is quicker."""
+        self._dicom = dicom
         self.now = time.time
         self.not_ready: list[str] = []
         pins = {"bundle_digest": "0" * 64, "backend": "onnxruntime", "variant": "fp32"}
@@ -84,31 +87,31 @@ class CartFolder:
         assert claimed is not None
         assert claimed.id == case_id
         prediction = predictor.predict(ap, lateral)
-        objects = [
-            (made, self.store.keep(made.to_bytes()))
-            for made in result_objects(prediction, ap, lateral)
-        ]
+        objects = self._objects(prediction, ap, lateral)
         stored = json.dumps(change(prediction).to_dict()).encode()
+        kinds = {made.kind for made in objects}
         self.queue.predicted(
             case_id,
             self.store.keep(stored, ".json").name,
-            [
-                ResultObject(
-                    str(made.dataset.SOPInstanceUID),
-                    str(made.dataset.SOPClassUID),
-                    str(made.dataset.file_meta.TransferSyntaxUID),
-                    made.kind,
-                    kept.name,
-                    kept.size,
-                )
-                for made, kept in objects
-            ],
-            {
-                destination.name: {made.kind for made, _ in objects}
-                for destination in self.configuration.destination
-            },
+            objects,
+            {destination.name: kinds for destination in self.configuration.destination},
         )
         return case_id
+
+    def _objects(self, prediction: Prediction, ap: bytes, lateral: bytes) -> list[ResultObject]:
+        if not self._dicom:
+            kept = self.store.keep(b"a report")
+            return [ResultObject("1.2.3.4", "1.2.3", "1.2.840", "report", kept.name, kept.size)]
+        objects = []
+        for made in result_objects(prediction, ap, lateral):
+            kept, dataset = self.store.keep(made.to_bytes()), made.dataset
+            uids = (
+                dataset.SOPInstanceUID,
+                dataset.SOPClassUID,
+                dataset.file_meta.TransferSyntaxUID,
+            )
+            objects.append(ResultObject(*map(str, uids), made.kind, kept.name, kept.size))
+        return objects
 
     def delivered(self, predictor: Predictor, ap: bytes, lateral: bytes) -> int:
         case_id = self.predicted(predictor, ap, lateral)

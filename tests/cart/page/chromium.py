@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 CHROMIUM = Path("/usr/bin/chromium")
 
 
 @contextmanager
-def browser_page(width: int, height: int) -> Iterator[Page]:
-    """An empty page of a fresh browser."""
+def launched() -> Iterator[Browser]:
+    """A fresh browser without a screen."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"]
         )
-        yield browser.new_page(viewport={"width": width, "height": height})
+        yield browser
         browser.close()

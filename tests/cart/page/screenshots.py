@@ -12,10 +12,10 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
-import cv2
 import numpy as np
 from cart_folder import CartFolder, served
-from chromium import browser_page
+from chromium import launched
+from PIL import Image
 from playwright.sync_api import Page
 from pydicom import Dataset
 
@@ -23,7 +23,7 @@ from hipnet_edge import Cause, Predictor
 from hipnet_edge.simulation import simulate_study
 
 PICTURES = Path(__file__).parents[3] / "docs" / "pictures"
-_COLOURS = 96
+_GREYS, _COLOURS = 64, 120
 
 
 def dicom(cause: Cause | None, seed: int) -> tuple[bytes, bytes]:
@@ -66,13 +66,25 @@ def fill(cart: CartFolder, predictor: Predictor) -> int:
 
 
 def take(page: Page, path: Path) -> None:
-    """A screenshot in few colours: the page has not many, and the files stay small."""
+    """A screenshot in few colours, so that the files stay small."""
     page.wait_for_load_state("networkidle")
-    picture = cv2.imdecode(np.frombuffer(page.screenshot(), np.uint8), cv2.IMREAD_COLOR)
-    from PIL import Image
+    while not page.evaluate("[...document.images].every((i) => i.complete && i.naturalWidth)"):
+        time.sleep(0.05)
+    image = Image.open(BytesIO(page.screenshot())).convert("RGB")
+    image.quantize(palette=_palette(image), dither=Image.Dither.NONE).save(path, optimize=True)
 
-    image = Image.fromarray(picture[..., ::-1])
-    image.quantize(_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+
+def _palette(image: Image.Image) -> Image.Image:
+    """Colours chosen apart for what is grey and what is not: else the films take them all."""
+    pixels = np.asarray(image).reshape(-1, 3)
+    grey = np.ptp(pixels, axis=1) < 12
+    chosen = [level for step in range(0, 256, 8) for level in (step,) * 3]
+    for kind, count in ((grey, _GREYS), (~grey, _COLOURS)):
+        part = Image.fromarray(pixels[kind][np.newaxis]).quantize(count)
+        chosen += (part.getpalette() or [])[: 3 * count]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(chosen)
+    return palette
 
 
 def main(folder: Path) -> None:
@@ -81,9 +93,10 @@ def main(folder: Path) -> None:
         tempfile.TemporaryDirectory() as data,
         Predictor.reference(backend="onnxruntime", precision="fp32") as predictor,
     ):
-        cart = CartFolder(Path(data) / "data")
+        cart = CartFolder(Path(data) / "data", dicom=True)
         shown = fill(cart, predictor)
-        with served(cart) as address, browser_page(1280, 800) as page:
+        with served(cart) as address, launched() as browser:
+            page = browser.new_page(viewport={"width": 1280, "height": 800})
             page.goto(address)
             page.wait_for_selector("#rows .open")
             take(page, folder / "cart_list.png")

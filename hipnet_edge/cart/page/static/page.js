@@ -10,6 +10,7 @@ import { startUploads } from "./upload.js";
 const EVERY_MS = 2000;
 const SECTIONS = ["list", "study", "report", "login"];
 let started = false;
+let watching = false;
 
 // "#/studies/12/report" -> { name: "report", id: 12 }
 function place() {
@@ -24,6 +25,7 @@ function reveal(name, title) {
 
 async function go() {
   const { name, id } = place();
+  const asked = location.hash; // an answer that comes when another place is looked at is dropped
   const before = SECTIONS.find((section) => !byId(section).hidden);
   if (name !== "study") leaveStudy();
   if (name !== "report") leaveReport();
@@ -41,9 +43,10 @@ async function go() {
   }
   try {
     await showStudy(id);
+    if (location.hash !== asked) return;
     reveal("study", "Study");
   } catch (refusal) {
-    if (needsToken(refusal)) return;
+    if (location.hash !== asked || needsToken(refusal)) return;
     byId("study").replaceChildren(make("div", { class: "empty" }, make("h1", { id: "study-title" }, "This study cannot be shown"), make("p", {}, refusal.message), make("a", { class: "button", href: "#/" }, "‹ Studies")));
     reveal("study", "Study");
   }
@@ -71,7 +74,10 @@ async function look() {
 }
 
 async function watch() {
+  if (watching) return;
+  watching = true;
   while (document.hidden || (await look())) await new Promise((later) => setTimeout(later, EVERY_MS));
+  watching = false;
 }
 
 function needsToken(refusal) {
@@ -79,6 +85,8 @@ function needsToken(refusal) {
   leaveStudy();
   leaveReport();
   reveal("login", "Token");
+  byId("ready").className = "ready";
+  byId("ready").textContent = "locked";
   byId("token").focus();
   return true;
 }

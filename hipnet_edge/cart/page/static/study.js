@@ -17,7 +17,9 @@ export function startStudy(facts) {
 }
 
 export async function showStudy(id) {
+  const asked = location.hash;
   const fresh = await get(`/api/studies/${id}`);
+  if (location.hash !== asked) return;
   if (drawn.id !== id) {
     drawn = { id, films: "", words: "" };
     look.cause = fresh.result?.leading ?? null;
@@ -119,10 +121,10 @@ function resultBlocks(result) {
 function linksBlock() {
   if (!study.result) return null;
   const download = ({ sop, words }) =>
-    make("a", { class: "button", href: `/api/studies/${study.id}/objects/${encodeURIComponent(sop)}.dcm`, download: true }, `${words} `, make("span", { class: "muted" }, ".dcm"));
+    make("a", { class: "button", href: `/api/studies/${study.id}/objects/${encodeURIComponent(sop)}.dcm`, download: true }, words);
   return block(
     "Report and files",
-    make("div", { class: "links" }, make("a", { class: "button primary", href: `#/studies/${study.id}/report` }, "Read the report"), ...study.objects.map(download)),
+    make("div", { class: "links" }, make("a", { class: "button primary", href: `#/studies/${study.id}/report` }, "Read the report"), study.objects.length ? make("p", { class: "muted" }, "Download as DICOM") : null, ...study.objects.map(download)),
   );
 }
 

@@ -28,8 +28,10 @@ export function startUploads(about, refresh) {
   });
 
   async function take(chosen) {
+    if (!chosen.length || !byId("login").hidden) return;
+    location.hash = "#/"; // where it is said what became of them
     const log = byId("uploads");
-    log.hidden = chosen.length === 0;
+    log.hidden = false;
     log.replaceChildren(
       make("ul", {}),
       make("button", { type: "button", onclick: () => (log.hidden = true) }, "Close"),
