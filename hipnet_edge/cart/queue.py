@@ -100,14 +100,8 @@ class Queue(Arrivals):
         """
         with self.database.transaction() as connection:
             rows = connection.execute(
-<<<<<<< HEAD
-                f"SELECT id FROM cases WHERE state = 'assembled' AND {DUE} ORDER BY id",
+                f"SELECT id FROM cases WHERE state = 'assembled' AND {DUE} ORDER BY attempts, id",
                 (now, now),
-=======
-                "SELECT id FROM cases WHERE state = 'assembled' AND next_at <= ? "
-                "ORDER BY attempts, id",
-                (now,),
->>>>>>> flow
             )
             case_id = next((row[0] for row in rows if row[0] not in self._claimed), None)
             if case_id is None:
@@ -129,6 +123,7 @@ class Queue(Arrivals):
                 "UPDATE cases SET attempts = attempts - 1, next_at = min(next_at, ?) WHERE id = ?",
                 (self._clock(), case_id),
             )
+            self._tell(connection, "reading_given_back", case=case_id)
         self._claimed.discard(case_id)
 
     def predicted(
