@@ -134,7 +134,7 @@ def _from_bytes(data: bytes, keywords: Collection[str]) -> DicomObject:
     from pydicom.filereader import read_dataset
     from pydicom.tag import BaseTag, Tag
 
-    syntax, start = _read_meta(data)
+    syntax, start = read_meta(data)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS) if syntax == DEFLATED else None
     if inflater:  # PS3.5 A.5; the header first, the pixels only once their size is known
         data, start = inflater.decompress(data[start:], _MAX_DEFLATED_HEADER_BYTES), 0
@@ -176,7 +176,7 @@ def _inflate_pixels(inflater: _Inflater, header: Dataset, missing: int, length: 
     return inflater.decompress(inflater.unconsumed_tail, missing) if missing > 0 else b""
 
 
-def _read_meta(data: bytes) -> tuple[str, int]:
+def read_meta(data: bytes) -> tuple[str, int]:
     """Transfer syntax and where the data set begins (PS3.10 7.1; always explicit little endian)."""
     if data[128:_META_START] != b"DICM":
         raise InputRefused(Reason.NOT_DICOM, "The file is not DICOM.")
