@@ -192,7 +192,7 @@ function linksBlock() {
 }
 
 function openWords({ words, state, attempts, reason }) {
-  const tried = attempts && `tried ${attempts} times`;
+  const tried = attempts && (attempts === 1 ? "tried once" : `tried ${attempts} times`);
   return `${words}: ${[state, tried, reason?.replaceAll("_", " ")].filter(Boolean).join(", ")}`;
 }
 
