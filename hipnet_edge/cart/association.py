@@ -2,8 +2,8 @@
 
 pynetdicom reads whatever length a PDU claims, keeps a data set in memory until it is whole, and
 asks its sockets and queues a thousand times a second whether there is something to do. Here a PDU
-has a largest size and a time in which it must be complete, a data set goes to a file as it
-arrives, and the threads of an idle association sleep.
+has a largest size and must get on, a data set goes to a file as it arrives, and the threads of an
+idle association sleep.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class GuardedSocket(AssociationSocket):
         connection: blocking; what follows `request` is read from it.
         request: the A-ASSOCIATE-RQ that was read from it before.
         max_pdu_bytes: the most that a PDU's header may claim.
-        patience_s: in how many seconds a PDU must be complete.
+        patience_s: for how long it may get no further.
         progress: is told of what comes.
     """
 
@@ -138,14 +138,13 @@ class GuardedSocket(AssociationSocket):
             return part
         data = bytearray(nr_bytes)
         view, filled = memoryview(data), 0
-        deadline = time.monotonic() + self._patience_s
         while filled < nr_bytes:
             count = connection.recv_into(view[filled : filled + _RECEIVE_BYTES])
             if count == 0:
                 break
             filled += count
             self._progress.received(count)
-            if filled < nr_bytes and time.monotonic() > deadline:
+            if filled < nr_bytes and self._progress.stale_s > self._patience_s:
                 raise TimeoutError("PDU too slow")
         view.release()
         del data[filled:]

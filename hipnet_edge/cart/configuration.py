@@ -12,15 +12,19 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from hipnet_edge.errors import MissingExtra, UsageError
 
-from hipnet_edge.cart.settings import (
-    Configuration,
-    DicomDestination,
-    DicomwebDestination,
-    FolderDestination,
-)
-from hipnet_edge.errors import UsageError
+try:
+    from pydantic import BaseModel, ValidationError
+
+    from hipnet_edge.cart.settings import (
+        Configuration,
+        DicomDestination,
+        DicomwebDestination,
+        FolderDestination,
+    )
+except ImportError as error:  # every way into the cart begins with its configuration
+    raise MissingExtra("cart", "An imaging cart") from error
 
 if sys.version_info >= (3, 11):
     import tomllib

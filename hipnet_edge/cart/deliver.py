@@ -110,9 +110,8 @@ class Deliverer:
         self._stopping = False
 
     def stop(self) -> None:
-        """From another thread: send nothing more, and do not wait for an answer."""
+        """From another thread: send nothing more after the object that is on its way."""
         self._stopping = True
-        self.courier.interrupt()
 
     def step(self) -> float:
         """Send what is due; returns after how many seconds to look again."""

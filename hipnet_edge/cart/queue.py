@@ -91,15 +91,15 @@ class Queue(Arrivals):
     # Reading
 
     def claim(self, now: float) -> Case | None:
-        """The oldest case that is to be read now, given to one worker only.
+        """The case that is to be read now, given to one worker only: tried least, then oldest.
 
         The begun attempt is written down first, so that a pair whose reading ends the process is
-        seen to have been tried: the second time it is begun it will be due again only after a
-        while, and later each time, so that the others are not kept waiting by a process that ends.
+        seen to have been tried: all others come before it, and from the second time on it is due
+        again only after a while.
         """
         with self.database.transaction() as connection:
             rows = connection.execute(
-                "SELECT id FROM cases WHERE state = 'assembled' AND next_at <= ? ORDER BY id",
+                "SELECT id FROM cases WHERE state = 'assembled' AND next_at <= ? ORDER BY attempts, id",
                 (now,),
             )
             case_id = next((row[0] for row in rows if row[0] not in self._claimed), None)
@@ -107,7 +107,7 @@ class Queue(Arrivals):
                 return None
             connection.execute(
                 "UPDATE cases SET attempts = attempts + 1, next_at = CASE attempts WHEN 0 "
-                "THEN next_at ELSE ? + min(2 << min(attempts, 8), 300) END WHERE id = ?",
+                "THEN next_at ELSE ? + min(2 << min(attempts, 8), 60) END WHERE id = ?",
                 (now, case_id),
             )
             self._tell(connection, "reading_begun", case=case_id)

@@ -226,6 +226,8 @@ class CartService:
         deadline = time.monotonic() + _STOP_S
         late = [part for part in parts if not part.join(deadline - time.monotonic())]
         ended = not late
+        for deliverer in self._deliverers:
+            deliverer.courier.interrupt()  # whose peer does not answer
         if self._page_thread is not None:
             self._page_thread.join(max(0.0, deadline - time.monotonic()))
         try:

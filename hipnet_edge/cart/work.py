@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MOST_ATTEMPTS = 8
-"""How often reading one pair is begun; it may have ended the process each time."""
+MOST_FAULTS = 8
+"""How often a pair is read that ends in a fault."""
+MOST_ATTEMPTS = 30
+"""How often reading a pair is begun at all: it may end the process, but so may a power cut."""
 
 _IDLE_S = 1.0
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 2.0, 300.0
@@ -85,6 +87,7 @@ class Worker:
         """
         if not self._engine.ready:
             self._engine.load()
+        import highdicom  # noqa: F401 - takes long, and a case in hand would wait for it
         case = self._in_hand or self._queue.claim(self._clock())
         if case is None:
             return _IDLE_S
@@ -133,7 +136,7 @@ class Worker:
             error.__cause__ = cause
         code, message = error.code.value, error.message
         pause = min(_FIRST_RETRY_S * 2 ** (case.attempts - 1), _LONGEST_RETRY_S)
-        next_at = None if case.attempts >= MOST_ATTEMPTS else self._clock() + pause
+        next_at = None if case.attempts >= MOST_FAULTS else self._clock() + pause
         self._queue.postpone(case.id, code, message, next_at)
         logger.warning(
             "not read",

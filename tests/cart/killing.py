@@ -70,7 +70,7 @@ def traffic(count: int) -> tuple[list[list[bytes]], Mapping[str, set[str]]]:
             files, refused[uid] = study(seed, BodyPartExamined="CHEST"), {"not_a_hip"}
         elif seed % 20 == 15:
             other = study(seed, ["lateral"], PatientID=f"{PATIENT_ID}-2")
-            # Of two lone views that are settled one after the other a kill may part the second.
+            # Where kills part the two for longer than a lone view waits, each misses the other.
             files = study(seed, ["ap"]) + other
             refused[uid] = {"different_patients", "missing_view"}
         else:
@@ -237,8 +237,6 @@ def _examine(
                 reasons = {reason for _, reason in by_study[uid]}
                 assert states == {State.REFUSED}, (uid, by_study[uid])
                 assert reasons <= must_be_refused[uid], (uid, reasons)
-                right = min(must_be_refused[uid])  # "different_patients" is among its reasons
-                assert right in reasons, (uid, reasons)
             else:
                 assert [s for s, _ in by_study[uid]] == [State.DELIVERED], (uid, by_study[uid])
         good = figures.studies - len(must_be_refused)

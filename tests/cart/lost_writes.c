@@ -5,9 +5,9 @@
  * and nothing else does:
  *   a file       its content, as LOST_WRITES_SHADOW/files/<key>
  *   a directory  its names, as LOST_WRITES_SHADOW/dirs/<key>, one line "<key> d|f <name>" for each
- * <key> is inode and time of birth, so a file keeps its key when it is renamed. Each record is
- * complete before the call returns, and appears whole or not at all. power_cut.py rebuilds the folder
- * from the records. The disk itself is never asked to sync: the tests are faster for it.
+ * <key> is inode and time of birth, so a file keeps its key when it is renamed. A record is complete
+ * before the call returns; one that is interrupted has part of a file's blocks, as a disk would, and
+ * all names of a directory or none of the new ones. power_cut.py rebuilds the folder from the records. The disk itself is never asked to sync: the tests are faster for it.
  * Left out, and so never durable: sync, syncfs, sync_file_range, msync, O_SYNC.
  */
 #define _GNU_SOURCE
@@ -52,26 +52,27 @@ int lost_writes_key(const char *path, char *key, size_t size) {
     return *key != '\0';
 }
 
-static void copy_content(int from, int to) {
+static void copy_content(int from, const char *record) {
     /* The descriptor itself is read where that is allowed: opening and closing the file once more
      * would drop the locks that SQLite holds on it in this process. */
+    static char now[1 << 18], before[1 << 18];
     int own = -1;
     if ((fcntl(from, F_GETFL) & O_ACCMODE) == O_WRONLY) {
         char path[64];
         snprintf(path, sizeof path, "/proc/self/fd/%d", from);
         if ((own = from = open(path, O_RDONLY | O_CLOEXEC)) < 0) die("open again");
     }
-    static char buffer[1 << 16];
+    int to = open(record, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (to < 0) die("open record");
     off_t at = 0;
     ssize_t n;
-    while ((n = copy_file_range(from, &at, to, NULL, 1 << 30, 0)) > 0) {}
-    if (n < 0) {  /* not between these file systems */
-        while ((n = pread(from, buffer, sizeof buffer, at)) > 0) {
-            if (write(to, buffer, n) != n) die("write");
-            at += n;
-        }
-        if (n < 0) die("read");
+    while ((n = pread(from, now, sizeof now, at)) > 0) {
+        if (pread(to, before, n, at) != n || memcmp(now, before, n) != 0)
+            if (pwrite(to, now, n, at) != n) die("write record");
+        at += n;
     }
+    if (n < 0 || ftruncate(to, at) != 0) die("copy");
+    close(to);
     if (own >= 0) close(own);
 }
 
@@ -100,12 +101,16 @@ static void record(int fd, const char *shadow) {
     int turn = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (turn < 0 || flock(turn, LOCK_EX) != 0) die("lock");
     key_of(fd, "", key, sizeof key, &is_folder);
-    int to = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (to < 0) die("open part");
-    if (is_folder) list_names(fd, to); else copy_content(fd, to);
-    close(to);
     snprintf(whole, sizeof whole, "%s/%s/%s", shadow, is_folder ? "dirs" : "files", key);
-    if (rename(part, whole) != 0) die("rename");
+    if (is_folder) {
+        int to = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        if (to < 0) die("open part");
+        list_names(fd, to);
+        close(to);
+        if (rename(part, whole) != 0) die("rename");
+    } else {
+        copy_content(fd, whole);
+    }
     close(turn);
     pthread_mutex_unlock(&one_at_a_time);
 }

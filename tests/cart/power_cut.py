@@ -6,8 +6,8 @@
     process.kill(); process.wait()
     power.cut()          # now `data` holds what a power cut would have left; start again
 
-Every process that writes to the folder must run with that environment, and be dead when the power is
-cut. What is in the folder at first, and what a cut has left, counts as durable. With a seed, any
+Every process that writes to the folder must run with that environment, and be dead when the power
+is cut. What is in the folder at first, and what a cut has left, counts as durable. With a seed, any
 part of what was not synced may survive too, as real disks write in any order: each changed name and
 each changed block of 4 KiB is kept or lost by a coin.
 """
@@ -20,6 +20,8 @@ import random
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -42,6 +44,14 @@ def shim() -> Path:
     command = [compiler, "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-pthread"]
     subprocess.run([*command, "-o", str(library), str(_SOURCE)], check=True)
     return library
+
+
+@contextmanager
+def memory_folder() -> Iterator[Path]:
+    """A folder in memory where there is one: nothing in these tests needs the disk to sync."""
+    in_memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="power_cut", dir=in_memory) as folder:
+        yield Path(folder)
 
 
 class PowerCut:
