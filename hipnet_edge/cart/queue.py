@@ -26,6 +26,7 @@ from dataclasses import astuple
 from pathlib import Path
 
 from hipnet_edge.cart.arrivals import Arrivals
+from hipnet_edge.cart.listing import DUE
 from hipnet_edge.cart.records import (
     Admitted,
     Case,
@@ -99,9 +100,8 @@ class Queue(Arrivals):
         """
         with self.database.transaction() as connection:
             rows = connection.execute(
-                "SELECT id FROM cases WHERE state = 'assembled' AND next_at <= ? "
-                "ORDER BY attempts, id",
-                (now,),
+                f"SELECT id FROM cases WHERE state = 'assembled' AND {DUE} ORDER BY attempts, id",
+                (now, now),
             )
             case_id = next((row[0] for row in rows if row[0] not in self._claimed), None)
             if case_id is None:
@@ -123,6 +123,7 @@ class Queue(Arrivals):
                 "UPDATE cases SET attempts = attempts - 1, next_at = min(next_at, ?) WHERE id = ?",
                 (self._clock(), case_id),
             )
+            self._tell(connection, "reading_given_back", case=case_id)
         self._claimed.discard(case_id)
 
     def predicted(
@@ -275,14 +276,15 @@ class Queue(Arrivals):
             if not self.is_finished(study):
                 return False
             of_study = "WHERE study_instance_uid = ? AND patient_key = ?"
-            cases = connection.execute(f"DELETE FROM cases {of_study}", key).rowcount
+            cases = connection.execute(f"SELECT id FROM cases {of_study}", key).fetchall()
+            connection.execute(f"DELETE FROM cases {of_study}", key)
             images = connection.execute(f"DELETE FROM instances {of_study}", key).rowcount
             self._tell(
                 connection,
                 "purged",
                 study=self._pseudonym(study.study_instance_uid),
                 patient=study.patient_key,
-                cases=cases,
+                cases=[row[0] for row in cases],
                 instances=images,
                 bytes=study.size,
                 reason=why,

@@ -39,6 +39,9 @@ class Kept:
             subject, _, after = record["event"].partition("_")
             if record["event"] == "refusal_undone":
                 assert states.pop(record["case"]) == "refused"
+            elif record["event"] == "purged":
+                ended = {states.pop(case) for case in record["cases"]}
+                assert ended <= {"delivered", "refused", "failed"}
             elif subject == "case":
                 before = states.get(record["case"], "received")
                 assert record["state_from"] == before

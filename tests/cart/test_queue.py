@@ -251,6 +251,19 @@ def test_the_files_are_for_their_user_alone(tmp_path):
     kept.queue.close()
 
 
+def test_a_clock_that_was_set_back_holds_nothing_up(kept):
+    admit(kept, "ap", "ap")
+    admit(kept, "lateral", "lateral")
+    settle(kept, Settlement(cases=(NewCase("ap", "lateral", "left"),)))
+    now = time.time()
+    assert kept.queue.claim(now - 60) is None
+    case = kept.queue.claim(0.0)
+    assert case is not None
+    kept.queue.predicted(case.id, *kept.results(case.id), {"pacs": ("report",)})
+    assert kept.queue.due("pacs", now - 60, 9) == []
+    assert len(kept.queue.due("pacs", 0.0, 9)) == 1
+
+
 def test_a_second_patient_in_a_study_is_a_study_of_its_own(kept):
     admit(kept, "ap", "ap")
     kept.queue.admit(replace(kept.image("lateral", "lateral", "study"), patient_key="another"))
