@@ -23,7 +23,7 @@ OPTIONAL = (
 
 OF_THE_CART = {
     f"hipnet_edge.cart.{name}"
-    for name in ("association", "configuration", "door", "receive", "settings")
+    for name in ("association", "configuration", "data_pdu", "door", "receive", "settings")
 }
 """Modules whose classes extend those of the extra `cart`; nothing imports them without need."""
 
