@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import resource
 import shutil
 import subprocess
@@ -21,6 +22,8 @@ from hipnet_edge.cart import receive
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
+CONFORMANCE = Path(__file__).parents[2] / "docs" / "conformance.md"
+
 AP, LATERAL = pair(7)
 DATA_SET = AP[AP.index(b"\x08\x00\x16\x00UI") :]
 """The AP image without preamble and file meta information, as C-STORE carries it."""
@@ -31,6 +34,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cart]:
     """One receiver for all strangers of this module: what one does must not harm the next."""
     with cart(tmp_path_factory.mktemp("cart") / "data", idle_timeout_s=2.0) as running:
         yield running
+        documented = set(re.findall(r"`(\w+)`", CONFORMANCE.read_text()))
+        assert set(running.reasons()) <= documented | {"not_dicom"}
+        assert len(set(running.reasons())) > 10
 
 
 @pytest.fixture
