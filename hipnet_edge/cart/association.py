@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from pynetdicom.association import Association
 
 _RECEIVE_BYTES = 256 * 1024
+_COMMAND_OR_LAST = 0b11
+"""The bits of a message control header (PS3.8 E.2): a command; the last part."""
 _MAX_COMMAND_BYTES = 64 * 1024
 _MAX_OTHER_BYTES = 1024**2
 """The largest data set of a message that is no C-STORE; those of N-ACTION list a few UIDs."""
@@ -299,6 +301,9 @@ class Reception(DIMSEServiceProvider):
 
     def _take(self, context_id: int, value: bytes) -> str | None:
         """Let pynetdicom add a part to its message; why that was one too many."""
+        if self._file is not None and not value[0] & _COMMAND_OR_LAST:
+            self._file.write(value[1:])
+            return "object_too_large" if self._file.too_large else None
         part = P_DATA()
         part.presentation_data_value_list = []
         part.presentation_data_value_list.append((context_id, value))
@@ -312,8 +317,6 @@ class Reception(DIMSEServiceProvider):
             self._unhandled.append(self._file)
             message._data_set_file = self._file  # type: ignore[assignment]
             message._data_set_path = self._file.path
-        elif self._file is not None and self._file.too_large:
-            return "object_too_large"
         return None
 
     def _break(self, reason: str) -> None:

@@ -30,6 +30,7 @@ from hipnet_edge.cart.association import (
     end_quietly,
     wait_for,
 )
+from hipnet_edge.cart.data_pdu import read_in_place
 from hipnet_edge.cart.door import TOO_MANY, WRONG_CALLED, WRONG_CALLING, Door, Rejection
 from hipnet_edge.cart.file_meta import IMPLEMENTATION_NAME, IMPLEMENTATION_UID, file_head
 from hipnet_edge.cart.schema import QueueUnusable
@@ -203,6 +204,7 @@ class Receiver:
         )
         association.set_socket(guarded)
         end_quietly(association)
+        read_in_place(association)
         reception = Reception(
             association, open_file=self._open_file, progress=progress, broken=self._broken
         )
