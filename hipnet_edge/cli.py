@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hipnet_edge import __version__
+from hipnet_edge.cart import commands
+from hipnet_edge.cart.serve_command import serve
 from hipnet_edge.errors import (
     BundleUnusable,
     EngineUnusable,
@@ -339,6 +341,11 @@ def selftest(bundle: Path | None, backend: str, precision: str, as_json: bool) -
         report = check(predictor)
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else selftest_table(report))
     return 0 if report.passed else 4
+
+
+hipnet_edge.add_command(commands.queue)
+hipnet_edge.add_command(commands.audit)
+hipnet_edge.add_command(serve)
 
 
 def _predictor(options: Mapping[str, Any]) -> Predictor:

@@ -6,9 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime
-from itertools import product
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -18,6 +16,7 @@ from hipnet_edge.acquisition import acquired_at
 from hipnet_edge.dicom_reader import check_kind, read_dicom, text
 from hipnet_edge.errors import InputRefused, Reason, UsageError
 from hipnet_edge.input_limits import refusing
+from hipnet_edge.pairing import ONE_SIDE, Candidate, choose_pair
 from hipnet_edge.radiograph import Radiograph
 from hipnet_edge.views import Anatomy, Finding, anatomy_of, laterality_of, view_of
 from hipnet_edge.vocabulary import Laterality, View
@@ -25,7 +24,6 @@ from hipnet_edge.vocabulary import Laterality, View
 logger = logging.getLogger(__name__)
 
 _MAX_FILES = 5_000
-_ONE_SIDE = (Laterality.LEFT, Laterality.RIGHT)
 
 
 class Study:
@@ -135,14 +133,14 @@ def find_pair(
         UsageError: the side is neither left nor right.
     """
     candidates, passed_over = _find_candidates(Path(path))
-    ap, lateral = _choose_pair(candidates, _named_side(laterality), passed_over)
-    return ap.path, lateral.path
+    ap, lateral = choose_pair(candidates, _named_side(laterality), passed_over)
+    return ap.image, lateral.image
 
 
 def _named_side(laterality: Laterality | str | None) -> Laterality | None:
     if laterality is None:
         return None
-    if laterality not in _ONE_SIDE:
+    if laterality not in ONE_SIDE:
         raise UsageError("The side of a study is left or right.")
     return Laterality(laterality)
 
@@ -208,7 +206,7 @@ def _common_side(
         f"{view}: {r.laterality.source}": r.laterality.value
         for view, r in (("AP", ap), ("lateral", lateral))
     }
-    said = {source: side for source, side in findings.items() if side in _ONE_SIDE}
+    said = {source: side for source, side in findings.items() if side in ONE_SIDE}
     if len(set(said.values())) > 1:
         raise InputRefused(
             Reason.DIFFERENT_SIDES, "One radiograph shows the left hip, the other the right."
@@ -223,20 +221,9 @@ def _common_side(
     return Finding(named, "operator" if named else "none")
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    """A hip radiograph in a folder, as far as its header tells."""
-
-    path: Path
-    study: tuple[str, str]
-    view: View | None
-    laterality: Laterality | None
-    acquired_at: datetime | None
-
-
-def _find_candidates(folder: Path) -> tuple[list[_Candidate], Counter[Reason]]:
+def _find_candidates(folder: Path) -> tuple[list[Candidate[Path]], Counter[Reason]]:
     """The hip radiographs in a folder, and why the rest was passed over."""
-    candidates: dict[str, _Candidate] = {}
+    candidates: dict[str, Candidate[Path]] = {}
     passed_over: Counter[Reason] = Counter()
     for path in _files(folder):
         try:
@@ -268,7 +255,7 @@ def _files(folder: Path) -> Iterator[Path]:
             yield Path(root, name)
 
 
-def _describe(path: Path) -> tuple[str, _Candidate]:
+def _describe(path: Path) -> tuple[str, Candidate[Path]]:
     dicom = read_dicom(path)
     header = dicom.header
     with refusing(Reason.NOT_DICOM, "The header is damaged and cannot be read."):
@@ -276,84 +263,7 @@ def _describe(path: Path) -> tuple[str, _Candidate]:
         if anatomy_of(header).value is Anatomy.OTHER:
             raise InputRefused(Reason.NOT_A_HIP, "The header names another body part.")
         study = (text(header, "PatientID"), text(header, "StudyInstanceUID"))
-        candidate = _Candidate(
+        candidate = Candidate(
             path, study, view_of(header).value, laterality_of(header).value, acquired_at(header)
         )
         return text(header, "SOPInstanceUID") or str(path), candidate
-
-
-def _choose_pair(
-    candidates: list[_Candidate], side: Laterality | None, passed_over: Counter[Reason]
-) -> tuple[_Candidate, _Candidate]:
-    """The one pair of AP and lateral; says why when there is none or more than one."""
-    pairs = [
-        (ap, lateral)
-        for ap, lateral in product(candidates, repeat=2)
-        if (ap.view, lateral.view) == (View.AP, View.LATERAL)
-        and ap.study == lateral.study
-        and len(_sides(ap, lateral, side)) < 2
-    ]
-    if not pairs:
-        raise _no_pair(candidates, side, passed_over)
-    if len({ap.study for ap, _ in pairs}) > 1:
-        raise InputRefused(Reason.AMBIGUOUS_PAIR, "The folder holds pairs of several studies.")
-    if len({frozenset(_sides(*pair, side)) for pair in pairs} - {frozenset()}) > 1:
-        raise InputRefused(
-            Reason.AMBIGUOUS_PAIR, "The folder holds pairs of both hips; name the side."
-        )
-    if len(pairs) == 1:
-        return pairs[0]
-    gaps = {pair: gap for pair in pairs if (gap := _gap(*pair)) is not None}
-    closest = [pair for pair, gap in gaps.items() if gap == min(gaps.values())]
-    if len(gaps) < len(pairs) or len(closest) != 1:
-        raise InputRefused(
-            Reason.AMBIGUOUS_PAIR,
-            "The folder holds several AP or lateral radiographs of one hip, and their times do "
-            "not tell which two belong together.",
-        )
-    return closest[0]
-
-
-def _sides(ap: _Candidate, lateral: _Candidate, side: Laterality | None) -> set[Laterality]:
-    """The single sides that a pair and the operator name; more than one cannot be right."""
-    return {s for s in (ap.laterality, lateral.laterality, side) if s in _ONE_SIDE and s}
-
-
-def _gap(ap: _Candidate, lateral: _Candidate) -> float | None:
-    if ap.acquired_at is None or lateral.acquired_at is None:
-        return None
-    return abs((ap.acquired_at - lateral.acquired_at).total_seconds())
-
-
-def _no_pair(
-    candidates: list[_Candidate], side: Laterality | None, passed_over: Counter[Reason]
-) -> InputRefused:
-    """Why a folder holds no pair."""
-    views = Counter(candidate.view for candidate in candidates)
-    others = ", ".join(f"{count} {code.value}" for code, count in sorted(passed_over.items()))
-    counted = (
-        f"{views[View.AP]} AP, {views[View.LATERAL]} lateral, {views[None]} of unknown view; "
-        f"passed over: {others or 'nothing'}"
-    )
-    for code in (Reason.CONFLICTING_VIEW, Reason.CONFLICTING_LATERALITY):
-        if passed_over[code]:
-            return InputRefused(
-                code,
-                f"The folder holds no pair, and a header that contradicts itself ({counted}); "
-                "name the two files.",
-            )
-    if views[None]:
-        return InputRefused(
-            Reason.UNKNOWN_VIEW,
-            f"Not every hip radiograph in the folder says which view it is ({counted}); "
-            "name the two files.",
-        )
-    if views[View.AP] and views[View.LATERAL]:
-        which = f"the {side.value} hip" if side else "one patient, study and hip"
-        return InputRefused(
-            Reason.MISSING_VIEW, f"No AP and lateral in the folder are of {which} ({counted})."
-        )
-    missing = "lateral" if views[View.AP] else "AP" if views[View.LATERAL] else "hip"
-    return InputRefused(
-        Reason.MISSING_VIEW, f"The folder holds no {missing} radiograph ({counted})."
-    )

@@ -98,5 +98,7 @@ class Flag(str, Enum):
     """No passed verdict of the gate covers this variant on this engine and device."""
     CPU_FALLBACK = "cpu_fallback"
     """An engine on the GPU that passed the gate here could not be used; the CPU answered."""
+    ENGINE_FALLBACK = "engine_fallback"
+    """A cart's pinned bundle, engine or variant could not be had; another answered, as allowed."""
     UNPROVEN_ENGINE = "unproven_engine"
     """No GPU has yet run this version's code for it; check its answers before use."""

@@ -31,6 +31,7 @@ FLAG_WORDS: dict[Flag, str] = {
     Flag.MODEL_TRAINED_ON_SIMULATION: "The model was trained on simulated studies.",
     Flag.NOT_GATED: "This variant has not passed the gate on this engine and device.",
     Flag.CPU_FALLBACK: "The GPU could not be used: the CPU answered.",
+    Flag.ENGINE_FALLBACK: "Another model or engine than the pinned one answered.",
     Flag.UNPROVEN_ENGINE: "This version's code for GPUs has not yet run on one.",
 }
 """One short sentence for each flag; a test holds it complete."""

@@ -72,7 +72,7 @@ class Arrivals(Transitions):
                 return False
             entries: tuple[NewCase | NewRefusal, ...] = (*settlement.cases, *settlement.refused)
             named = _images(entries)
-            there = {entry: _case_of(connection, entry) for entry in entries}
+            there = {entry: _case_of(connection, study, entry) for entry in entries}
             new = [entry for entry in there if there[entry] is None]
             self._undo_refusals(connection, _images(new), keep=there.values())
             for entry in new:
@@ -155,15 +155,20 @@ def _is_current(connection: sqlite3.Connection, study: WaitingStudy) -> bool:
     }
 
 
-def _case_of(connection: sqlite3.Connection, entry: NewCase | NewRefusal) -> int | None:
+def _case_of(
+    connection: sqlite3.Connection, study: WaitingStudy, entry: NewCase | NewRefusal
+) -> int | None:
     """The number of the case that this is already.
 
     A pair that the assembler once refused is none: it can be made a case.
     """
     row = connection.execute(
         "SELECT id FROM cases WHERE ap IS ? AND lateral IS ? AND laterality IS ? "
-        "AND (assembled OR ?)",
-        (entry.ap, entry.lateral, entry.laterality, isinstance(entry, NewRefusal)),
+        "AND study_instance_uid = ? AND patient_key = ? AND (assembled OR ?)",
+        (
+            *(entry.ap, entry.lateral, entry.laterality),
+            *(study.study_instance_uid, study.patient_key, isinstance(entry, NewRefusal)),
+        ),
     ).fetchone()
     return None if row is None else int(row[0])
 

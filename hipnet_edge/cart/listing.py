@@ -20,6 +20,14 @@ from hipnet_edge.errors import UsageError
 
 T = TypeVar("T", Case, Instance, ResultObject)
 
+_RECEIVED = (
+    "SELECT count(*) AS n FROM (SELECT DISTINCT study_instance_uid, patient_key "
+    "FROM instances WHERE settled_at IS NULL)"
+)
+DUE = "(next_at <= ? OR next_at > ? + 86400)"
+"""For two times `now`. Nothing is put off for a day: what seems to be was put off before the clock
+was set back, as it is on a device whose clock has no battery."""
+
 INSTANCE_COLUMNS = ", ".join(field.name for field in fields(Instance))
 _CASE_COLUMNS = ", ".join(field.name for field in fields(Case))
 _OBJECT_COLUMNS = ", ".join(f"o.{field.name}" for field in fields(ResultObject))
@@ -115,9 +123,9 @@ class Listing:
     def due(self, destination: str, now: float, limit: int) -> list[Delivery]:
         """What is to be sent to a destination now, the oldest case first."""
         rows = self.database.rows(
-            _DELIVERIES + "WHERE d.state = 'waiting' AND d.destination = ? AND d.next_at <= ? "
-            "ORDER BY d.case_id, d.rowid LIMIT ?",
-            *(destination, now, limit),
+            _DELIVERIES + "WHERE d.state = 'waiting' AND d.destination = ? "
+            f"AND {DUE} ORDER BY d.case_id, d.rowid LIMIT ?",
+            *(destination, now, now, limit),
         )
         return [_as_delivery(row) for row in rows]
 
@@ -126,17 +134,16 @@ class Listing:
         found = dict.fromkeys(State, 0)
         for row in self.database.rows("SELECT state, count(*) AS n FROM cases GROUP BY state"):
             found[State(row["state"])] = row["n"]
-        (row,) = self.database.rows(
-            "SELECT count(*) AS n FROM (SELECT DISTINCT study_instance_uid, patient_key "
-            "FROM instances WHERE settled_at IS NULL)"
-        )
+        (row,) = self.database.rows(_RECEIVED)
         found[State.RECEIVED] = row["n"]
         return found
 
     def backlog(self) -> int:
         """How many studies and cases are received or assembled and not yet read."""
-        counts = self.counts()
-        return counts[State.RECEIVED] + counts[State.ASSEMBLED]
+        (row,) = self.database.rows(
+            f"SELECT ({_RECEIVED}) + (SELECT count(*) FROM cases WHERE state = 'assembled') AS n"
+        )
+        return int(row["n"])
 
     def waiting_deliveries(self) -> dict[str, int]:
         """How many objects wait for each destination, configured or no longer."""
@@ -154,9 +161,18 @@ class Listing:
         )
         return {row[0] for row in rows}
 
-    def finished_studies(self, limit: int = 200) -> list[FinishedStudy]:
-        """Studies of whom nothing waits: oldest first, but a dead letter after all others."""
-        rows = self.database.rows(_FINISHED + "ORDER BY failed, finished_at LIMIT ?", limit)
+    def stored_bytes(self) -> int:
+        """The size of all files that rows name."""
+        (row,) = self.database.rows(
+            "SELECT (SELECT ifnull(sum(size), 0) FROM instances) + "
+            "(SELECT ifnull(sum(size), 0) FROM objects) + "
+            "(SELECT ifnull(sum(prediction_size), 0) FROM cases) AS bytes"
+        )
+        return int(row["bytes"])
+
+    def finished_studies(self, limit: int = -1) -> list[FinishedStudy]:
+        """Studies of whom nothing waits: oldest first; a negative limit lists all."""
+        rows = self.database.rows(_FINISHED + "ORDER BY finished_at LIMIT ?", limit)
         return [_as_finished(row) for row in rows]
 
     def is_finished(self, study: FinishedStudy) -> bool:

@@ -26,8 +26,36 @@ from dataclasses import astuple
 from pathlib import Path
 
 from hipnet_edge.cart.arrivals import Arrivals
-from hipnet_edge.cart.records import Case, Delivery, FinishedStudy, ResultObject, State
+from hipnet_edge.cart.listing import DUE
+from hipnet_edge.cart.records import (
+    Admitted,
+    Case,
+    Delivery,
+    FinishedStudy,
+    Instance,
+    NewCase,
+    NewRefusal,
+    ResultObject,
+    Settlement,
+    State,
+    WaitingStudy,
+)
 from hipnet_edge.errors import UsageError
+
+__all__ = [
+    "Admitted",
+    "Case",
+    "Delivery",
+    "FinishedStudy",
+    "Instance",
+    "NewCase",
+    "NewRefusal",
+    "Queue",
+    "ResultObject",
+    "Settlement",
+    "State",
+    "WaitingStudy",
+]
 
 
 class Queue(Arrivals):
@@ -64,27 +92,38 @@ class Queue(Arrivals):
     # Reading
 
     def claim(self, now: float) -> Case | None:
-        """The oldest case that is to be read now, given to one worker only.
+        """The case that is to be read now, given to one worker only: tried least, then oldest.
 
         The begun attempt is written down first, so that a pair whose reading ends the process is
-        seen to have been tried.
+        seen to have been tried: all others come before it, and from the second time on it is due
+        again only after a while.
         """
         with self.database.transaction() as connection:
             rows = connection.execute(
-                "SELECT id FROM cases WHERE state = 'assembled' AND next_at <= ? ORDER BY id",
-                (now,),
+                f"SELECT id FROM cases WHERE state = 'assembled' AND {DUE} ORDER BY attempts, id",
+                (now, now),
             )
             case_id = next((row[0] for row in rows if row[0] not in self._claimed), None)
             if case_id is None:
                 return None
-            connection.execute("UPDATE cases SET attempts = attempts + 1 WHERE id = ?", (case_id,))
+            connection.execute(
+                "UPDATE cases SET attempts = attempts + 1, next_at = CASE attempts WHEN 0 "
+                "THEN next_at ELSE ? + min(2 << min(attempts, 8), 60) END WHERE id = ?",
+                (now, case_id),
+            )
             self._tell(connection, "reading_begun", case=case_id)
             case = self.case(case_id)
         self._claimed.add(case_id)
         return case
 
     def release(self, case_id: int) -> None:
-        """Give a claimed case back unread, as when the service stops; it stays as it is."""
+        """Give a claimed case back unread, as when the service stops: it was not tried."""
+        with self.database.transaction() as connection:
+            connection.execute(
+                "UPDATE cases SET attempts = attempts - 1, next_at = min(next_at, ?) WHERE id = ?",
+                (self._clock(), case_id),
+            )
+            self._tell(connection, "reading_given_back", case=case_id)
         self._claimed.discard(case_id)
 
     def predicted(
@@ -237,14 +276,15 @@ class Queue(Arrivals):
             if not self.is_finished(study):
                 return False
             of_study = "WHERE study_instance_uid = ? AND patient_key = ?"
-            cases = connection.execute(f"DELETE FROM cases {of_study}", key).rowcount
+            cases = connection.execute(f"SELECT id FROM cases {of_study}", key).fetchall()
+            connection.execute(f"DELETE FROM cases {of_study}", key)
             images = connection.execute(f"DELETE FROM instances {of_study}", key).rowcount
             self._tell(
                 connection,
                 "purged",
                 study=self._pseudonym(study.study_instance_uid),
                 patient=study.patient_key,
-                cases=cases,
+                cases=[row[0] for row in cases],
                 instances=images,
                 bytes=study.size,
                 reason=why,

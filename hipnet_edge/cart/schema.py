@@ -52,7 +52,8 @@ _VERSION_1 = (
         prediction_size INTEGER NOT NULL DEFAULT 0
     )""",
     """CREATE UNIQUE INDEX cases_once
-        ON cases (ifnull(ap, ''), ifnull(lateral, ''), ifnull(laterality, ''))""",
+        ON cases (study_instance_uid, patient_key, ifnull(ap, ''), ifnull(lateral, ''),
+            ifnull(laterality, ''))""",
     "CREATE INDEX cases_by_state ON cases (state, next_at)",
     "CREATE INDEX cases_of_study ON cases (study_instance_uid, patient_key)",
     "CREATE INDEX cases_by_ap ON cases (ap)",

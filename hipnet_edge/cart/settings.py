@@ -200,11 +200,15 @@ class Deliver(_Table):
 
 
 class Page(_Table):
-    """The local page; where others can reach it, it asks for the token in `token_file`."""
+    """The local page; where others can reach it, it asks for the token in `token_file`.
+
+    `names` are those by which browsers know it besides its addresses and this machine's own name.
+    """
 
     enabled: bool = True
     host: Host = "127.0.0.1"
     port: Port = 8080
+    names: tuple[Host, ...] = ()
     token_file: FilePath | None = Field(default=None, validate_default=True)
     show_patient: bool = True
 

@@ -50,20 +50,21 @@ class ObjectStore:
     """The folder of kept files.
 
     Args:
-        root: made if missing, with a folder for each first byte of a digest. What lies unfinished
-            in `incoming` was never acknowledged and is removed.
+        root: made if missing, with a folder for each first byte of a digest.
+        empty_incoming: remove what lies unfinished in `incoming` and was never acknowledged; not
+            for a second process, beside a service that is receiving.
 
     Attributes:
         incoming: where a file is written before it is kept; on the same file system.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, empty_incoming: bool = True) -> None:
         self.root = root
         self.incoming = root / "incoming"
         make_folder(root)
         for folder in (self.incoming, *(root / f"{first:02x}" for first in range(256))):
             folder.mkdir(mode=0o700, exist_ok=True)
-        for left_over in self.incoming.iterdir():
+        for left_over in self.incoming.iterdir() if empty_incoming else ():
             left_over.unlink()
         # Once for all of them: no later file depends on a folder that a power cut could take.
         sync_folder(root)

@@ -48,7 +48,7 @@ def capture(filing: Filing, study: Study) -> Dataset:
     dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 0
     dataset.BitsAllocated = dataset.BitsStored = 8
     dataset.HighBit, dataset.PixelRepresentation = 7, 0
-    dataset.LossyImageCompression = "00"
+    filing.lossy_history(dataset, *VIEWS)
     dataset.PixelData = encapsulate([pack_picture(page)])
     dataset["PixelData"].is_undefined_length = True
     return filing.complete(dataset, "capture", RLELossless)
