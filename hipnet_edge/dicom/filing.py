@@ -62,6 +62,7 @@ class Filing:
         dataset.SoftwareVersions = made_by.package_version
         # A device has a serial number; of a program only its model tells it from others.
         dataset.DeviceSerialNumber = made_by.bundle_digest[:64]
+        dataset.DeviceUID = device_uid(made_by)
         if self.station_name:
             dataset.StationName = plain(self.station_name, 16)
         dataset.CodingSchemeIdentificationSequence = [codes.scheme_identification()]
@@ -116,6 +117,11 @@ def _reader(made_by: Provenance) -> Dataset:
     reader.DeviceSerialNumber = made_by.bundle_digest[:64]
     reader.ContributionDescription = plain("; ".join(parameters(made_by)), 1024)
     return reader
+
+
+def device_uid(made_by: Provenance) -> str:
+    """Names the program with its model: another one after every training, as IHE AIR asks."""
+    return derived_uid("observer", made_by.package_version, made_by.bundle_digest)
 
 
 def parameters(made_by: Provenance) -> list[str]:

@@ -13,8 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
 
 from hipnet_edge.dicom import codes
-from hipnet_edge.dicom.filing import MAKER, parameters
-from hipnet_edge.dicom.identifiers import derived_uid
+from hipnet_edge.dicom.filing import MAKER, device_uid, parameters
 from hipnet_edge.vocabulary import CAUSES, Cause, View
 from hipnet_edge.wording import FLAG_WORDS, RESEARCH_USE
 
@@ -83,7 +82,7 @@ def _observer(filing: Filing) -> sr.ObservationContext:
 
     made_by = filing.prediction.provenance
     device = sr.DeviceObserverIdentifyingAttributes(
-        uid=derived_uid("observer", made_by.package_version, made_by.bundle_digest),
+        uid=device_uid(made_by),
         name=MAKER,
         manufacturer_name=MAKER,
         model_name=MAKER,

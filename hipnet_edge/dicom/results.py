@@ -44,13 +44,13 @@ class ResultDataset:
 
 
 def require_highdicom() -> None:
-    """Complain early where the package that builds the objects is not installed.
+    """Import the package that builds the objects, so that no patient waits for it or for nothing.
 
     Raises:
         MissingExtra: highdicom is not installed.
     """
     try:
-        import highdicom  # noqa: F401
+        from highdicom import seg, sr  # noqa: F401
     except ImportError as error:
         raise MissingExtra("dicom", "Writing results as DICOM") from error
 

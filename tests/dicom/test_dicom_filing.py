@@ -109,6 +109,7 @@ def test_it_says_what_made_it(made, simulated):
         assert [device.Manufacturer for device in devices] == [simulated.ap.Manufacturer]
         *devices, reader = made[kind].ContributingEquipmentSequence
         assert devices == []  # small radiographs name no manufacturer
+        assert made[kind].DeviceUID == made["report"].ContentSequence[2].UID  # the observer
         assert reader.SoftwareVersions[0] == made_by.package_version
         for part in (made_by.bundle_digest, made_by.variant, made_by.backend, made_by.device):
             assert part in reader.ContributionDescription
