@@ -18,12 +18,16 @@ OPTIONAL = (
     *("pynetdicom", "onnx", "onnxscript", "torch", "torchvision", "timm", "polygraphy"),
     *("matplotlib", "sklearn", "scipy", "tqdm", "psutil", "PIL", "pylibjpeg", "openjpeg"),
     *("jsonschema", "pytest", "pandas", "nncf", "pydantic", "pydantic_core"),
+    *("starlette", "uvicorn"),
 )
 """What `pip install hipnet-edge` alone does not bring."""
 
 OF_THE_CART = {
     f"hipnet_edge.cart.{name}"
-    for name in ("association", "configuration", "data_pdu", "door", "receive", "settings")
+    for name in (
+        *("association", "configuration", "data_pdu", "door", "receive", "settings"),
+        *("page.access", "page.api", "page.app", "page.stow", "page.upload"),
+    )
 }
 """Modules whose classes extend those of the extra `cart`; nothing imports them without need."""
 

@@ -32,10 +32,12 @@ MOST_FAULTS = 8
 """How often a pair is read that ends in a fault."""
 MOST_ATTEMPTS = 30
 """How often reading a pair is begun at all: it may end the process, but so may a power cut."""
+MOST_ENGINE_FAILURES = 3
+"""After how many engines that broke over one pair it is taken for the pair's fault."""
 
 _IDLE_S = 1.0
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 2.0, 300.0
-_ENGINE_RETRY_S = 10.0
+_ENGINE_RETRY_S = 1.0
 
 KINDS = {
     "report": ("report",),
@@ -78,6 +80,7 @@ class Worker:
         self._modalities = allowed_modalities(configuration.receive)
         self._metrics, self._predicted, self._clock = metrics, predicted, clock
         self._in_hand: Case | None = None
+        self._engine_failures = 0
 
     def step(self) -> float:
         """Read the next case; returns after how many seconds to look again.
@@ -95,7 +98,7 @@ class Worker:
         self._in_hand = case
         if not self._read(case):
             return _ENGINE_RETRY_S
-        self._in_hand = None
+        self._in_hand, self._engine_failures = None, 0
         return 0.0
 
     def finish(self) -> None:
@@ -114,19 +117,31 @@ class Worker:
             self._queue.refuse(case.id, refusal.code.value, refusal.message)
             logger.info("refused", extra={"case": case.id, "reason": refusal.code.value})
         except HipNetError as error:
-            if error.code is Reason.CLOSED:  # the other worker found that the engine is broken
-                return False
             if isinstance(error, QueueUnusable):
                 raise
-            if isinstance(error, EngineUnusable) and not self._engine.check():
-                self._metrics.failure("engine")
-                logger.error("engine failed", extra={"reason": error.code.value})
+            if self._is_the_engines(error):
                 return False
             self._again(case, error)
         except OSError:
             raise
         except Exception as error:
             self._again(case, error)
+        return True
+
+    def _is_the_engines(self, error: HipNetError) -> bool:
+        """Whether a failure is that of the engine, which is then loaded anew.
+
+        One that a pair brings about each time is the pair's in the end, or it would stop the rest.
+        """
+        closed = error.code is Reason.CLOSED  # perhaps since the other worker found it broken
+        if not (closed or isinstance(error, EngineUnusable)):
+            return False
+        works = self._engine.check()
+        if (works and not closed) or self._engine_failures >= MOST_ENGINE_FAILURES:
+            return False
+        self._engine_failures += 1
+        self._metrics.failure("engine")
+        logger.error("engine failed", extra={"reason": error.code.value})
         return True
 
     def _again(self, case: Case, error: Exception) -> None:

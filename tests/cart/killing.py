@@ -188,7 +188,7 @@ def _wait_for_the_end(
     setup: Setup, senders: list[Sender], figures: Figures, must_be_refused: Mapping[str, set[str]]
 ) -> None:
     """Until everything was acknowledged and nothing is left to do; no more cuts come."""
-    wait_for(lambda: not any(sender.is_alive() for sender in senders), 120)
+    wait_for(lambda: not any(sender.is_alive() for sender in senders), 300)
     queue = Queue(setup.data / "cart.sqlite3", pseudonym=str)
     try:
         wanted = figures.studies - len(must_be_refused)
@@ -199,7 +199,7 @@ def _wait_for_the_end(
             waiting = counts[State.RECEIVED] + counts[State.ASSEMBLED] + counts[State.PREDICTED]
             return not waiting and counts[State.DELIVERED] >= wanted
 
-        wait_for(ended, 180)
+        wait_for(ended, 600)
     finally:
         queue.close()
 

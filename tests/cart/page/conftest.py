@@ -10,8 +10,6 @@ from small_bundle import write_bundle
 
 from hipnet_edge import Predictor
 
-pytest.importorskip("starlette")
-
 
 @pytest.fixture(scope="session")
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Predictor]:

@@ -200,26 +200,25 @@ def test_connections_that_ask_nothing_or_too_much_are_closed(make_cart, monkeypa
     monkeypatch.setattr(page_app, "_HEADERS_WITHIN_S", 0.3)
     with served(make_cart()) as address:
         at = ("127.0.0.1", httpx.URL(address).port)
-        silent, slow, greedy = (socket.create_connection(at, 5) for _ in range(3))
+        silent, slow, greedy = (socket.create_connection(at, 20) for _ in range(3))
         slow.sendall(b"GET / HTTP/1.1\r\nHost: local")
         greedy.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 40_000)
         assert b"400" in greedy.recv(100)
-        begun = time.monotonic()
-        assert silent.recv(100) == slow.recv(100) == b""
-        assert time.monotonic() - begun < 3
-        crowd = [socket.create_connection(at, 5) for _ in range(70)]
+        assert silent.recv(100) == slow.recv(100) == b""  # closed, or this times out
+        crowd = [socket.create_connection(at, 20) for _ in range(70)]
         assert httpx.get(f"{address}/healthz").status_code == 503
         for each in (silent, slow, greedy, *crowd):
             each.close()
-        time.sleep(0.1)
-        assert httpx.get(f"{address}/healthz").status_code == 200
+        ends = time.monotonic() + 20
+        while httpx.get(f"{address}/healthz").status_code != 200:
+            assert time.monotonic() < ends
 
 
 def test_an_upload_that_does_not_go_on_is_ended(make_cart):
     cart = make_cart(receive={"idle_timeout_s": 0.2})
     with served(cart) as address:
         port = httpx.URL(address).port
-        with socket.create_connection(("127.0.0.1", port), 5) as sender:
+        with socket.create_connection(("127.0.0.1", port), 20) as sender:
             lines = (
                 "POST /api/upload HTTP/1.1",
                 f"Host: 127.0.0.1:{port}",

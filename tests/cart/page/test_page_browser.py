@@ -69,7 +69,7 @@ VISIBLE = """[...document.querySelectorAll("#rows .open, #study-title, #empty h2
 
 def until(page: sync_api.Page, expression: str) -> None:
     """Wait for something to be true; Playwright's own way needs `eval`, which the page forbids."""
-    ends = time.monotonic() + 5
+    ends = time.monotonic() + 20
     while not page.evaluate(expression):
         assert time.monotonic() < ends, expression
         time.sleep(0.02)
@@ -116,7 +116,7 @@ def watched(browser: sync_api.Browser, address: str) -> Iterator[sync_api.Page]:
     page.on("console", on_console)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("dialog", lambda dialog: complaints.append("a dialog"))
-    page.set_default_timeout(5000)
+    page.set_default_timeout(20_000)
     yield page
     context.close()
     assert complaints == []

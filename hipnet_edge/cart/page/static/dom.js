@@ -25,15 +25,31 @@ export const side = (name) => (name ? capital(name) : "–");
 // Today's times without their date; the hospital's own 24 hours whatever the browser's language.
 export function time(seconds) {
   const at = new Date(seconds * 1000);
-  const clock = at.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  const clock = at.toLocaleTimeString("en-GB", {
+    hour: "2-digit",
+    minute: "2-digit",
+    second: "2-digit",
+  });
   if (at.toDateString() === new Date().toDateString()) return clock;
   return `${at.toLocaleDateString("en-GB", { day: "2-digit", month: "short" })}, ${clock.slice(0, 5)}`;
 }
 
-const SIGNS = { received: "…", assembled: "»", predicted: "→", delivered: "✓", refused: "×", failed: "!" };
+const SIGNS = {
+  received: "…",
+  assembled: "»",
+  predicted: "→",
+  delivered: "✓",
+  refused: "×",
+  failed: "!",
+};
 
 export const badge = (state, words) =>
-  make("span", { class: `badge ${state}` }, make("span", { class: "sign", "aria-hidden": "true" }, SIGNS[state]), words);
+  make(
+    "span",
+    { class: `badge ${state}` },
+    make("span", { class: "sign", "aria-hidden": "true" }, SIGNS[state]),
+    words,
+  );
 
 // A number with its bar and what it is of; the number is what is read out.
 export function bar(shape, label, { value, words }, marked = false) {

@@ -18,7 +18,10 @@ export function startList(facts) {
 // Ask for the list once; returns which parts of the cart are not ready, or null if nothing changed.
 export async function refreshList() {
   const asked = shown;
-  const query = new URLSearchParams({ limit: asked.limit, ...(asked.state && { state: asked.state }) });
+  const query = new URLSearchParams({
+    limit: asked.limit,
+    ...(asked.state && { state: asked.state }),
+  });
   const answer = await getIfChanged(`/api/studies?${query}`, tag);
   if (answer.unchanged || asked !== shown) return null;
   tag = answer.tag;
@@ -39,7 +42,11 @@ function show(change) {
 }
 
 function drawFilters(states) {
-  const all = { state: null, words: "All", count: states.reduce((sum, { count }) => sum + count, 0) };
+  const all = {
+    state: null,
+    words: "All",
+    count: states.reduce((sum, { count }) => sum + count, 0),
+  };
   const group = byId("filters");
   [all, ...states].forEach(({ state, words, count }, index) => {
     let button = group.children[index];
@@ -63,7 +70,8 @@ function drawRows(studies) {
     wanted.add(key);
     let row = rows.get(key);
     if (row?.content !== content) {
-      const focus = row && [...row.element.querySelectorAll("a, button")].indexOf(document.activeElement);
+      const focus =
+        row && [...row.element.querySelectorAll("a, button")].indexOf(document.activeElement);
       const element = drawRow(study);
       row?.element.replaceWith(element);
       if (row && focus >= 0) element.querySelectorAll("a, button")[focus]?.focus();
@@ -71,7 +79,8 @@ function drawRows(studies) {
       row = { element, content };
       rows.set(key, row);
     }
-    if (body.children[index] !== row.element) body.insertBefore(row.element, body.children[index] ?? null);
+    if (body.children[index] !== row.element)
+      body.insertBefore(row.element, body.children[index] ?? null);
   });
   for (const [key, { element }] of rows) {
     if (wanted.has(key)) continue;
@@ -85,33 +94,68 @@ function drawRows(studies) {
 function drawRow(study) {
   const when = time(study.time);
   const name = `${when}, ${study.side ?? "side unknown"}, ${study.words}`;
-  const link = study.id && make("a", { href: `#/studies/${study.id}`, class: "open", "aria-label": `Open ${name}` }, when);
+  const link =
+    study.id &&
+    make("a", { href: `#/studies/${study.id}`, class: "open", "aria-label": `Open ${name}` }, when);
   const row = make(
     "tr",
     { class: study.id ? "openable" : "" },
     make("td", { class: "when" }, link || when),
     make("td", {}, badge(study.state, study.words)),
     make("td", {}, side(study.side)),
-    ...(study.result ? resultCells(study) : [make("td", { colspan: 3, class: "words" }, ...problemWords(study))]),
-    make("td", { class: "action" }, study.state === "failed" ? retryButton(study.id) : study.id ? make("span", { class: "chevron", "aria-hidden": "true" }, "›") : ""),
+    ...(study.result
+      ? resultCells(study)
+      : [make("td", { colspan: 3, class: "words" }, ...problemWords(study))]),
+    make(
+      "td",
+      { class: "action" },
+      study.state === "failed"
+        ? retryButton(study.id)
+        : study.id
+          ? make("span", { class: "chevron", "aria-hidden": "true" }, "›")
+          : "",
+    ),
   );
-  if (link) row.addEventListener("click", (event) => event.target.closest("a, button") || link.click());
+  if (link)
+    row.addEventListener("click", (event) => event.target.closest("a, button") || link.click());
   return row;
 }
 
 function resultCells({ result: { leading, pji_risk: risk, flags }, problem }) {
   const cause = make("td", {}, `${leading.label} `, make("b", {}, leading.words));
-  if (problem) cause.append(make("div", { class: "trouble" }, `${problem.message} ${problem.advice} `, make("code", {}, problem.code)));
+  if (problem)
+    cause.append(
+      make(
+        "div",
+        { class: "trouble" },
+        `${problem.message} ${problem.advice} `,
+        make("code", {}, problem.code),
+      ),
+    );
   return [
     cause,
     make("td", {}, bar("bar", "", risk)),
-    make("td", { class: "count" }, flags ? make("span", { class: "flags", "aria-label": `${flags} flags` }, `⚑ ${flags}`) : "–"),
+    make(
+      "td",
+      { class: "count" },
+      flags ? make("span", { class: "flags", "aria-label": `${flags} flags` }, `⚑ ${flags}`) : "–",
+    ),
   ];
 }
 
 function problemWords({ state, problem, arrived }) {
-  if (!problem) return [make("span", { class: "muted" }, arrived ?? (state === "assembled" ? "AP and lateral are there." : ""))];
-  return [make("div", {}, problem.message), make("div", { class: "muted" }, `${problem.advice} `, make("code", {}, problem.code))];
+  if (!problem)
+    return [
+      make(
+        "span",
+        { class: "muted" },
+        arrived ?? (state === "assembled" ? "AP and lateral are there." : ""),
+      ),
+    ];
+  return [
+    make("div", {}, problem.message),
+    make("div", { class: "muted" }, `${problem.advice} `, make("code", {}, problem.code)),
+  ];
 }
 
 // Failed studies are taken up where they stopped.
@@ -142,8 +186,22 @@ function drawEmpty(empty) {
     make("h2", {}, filtered ? "No study is in this state" : "No study yet"),
     filtered
       ? make("p", {}, "Choose All to see the others.")
-      : make("p", {}, "Send an AP and a lateral radiograph of a hip to this cart: AE title ", make("b", {}, about.ae_title), ", port ", make("b", {}, String(about.port)), "."),
-    filtered ? null : make("p", { class: "muted" }, "Or drop the two DICOM files above. They appear here within seconds."),
+      : make(
+          "p",
+          {},
+          "Send an AP and a lateral radiograph of a hip to this cart: AE title ",
+          make("b", {}, about.ae_title),
+          ", port ",
+          make("b", {}, String(about.port)),
+          ".",
+        ),
+    filtered
+      ? null
+      : make(
+          "p",
+          { class: "muted" },
+          "Or drop the two DICOM files above. They appear here within seconds.",
+        ),
   );
 }
 

@@ -1,7 +1,14 @@
 // What is shown: the list, a study, its report or the login; and which key does what there.
 
 import { byId, make } from "./dom.js";
-import { focusOpened, forgetList, listKey, refreshList, rememberOpened, startList } from "./list.js";
+import {
+  focusOpened,
+  forgetList,
+  listKey,
+  refreshList,
+  rememberOpened,
+  startList,
+} from "./list.js";
 import { leaveReport, showReport } from "./report.js";
 import { get, post } from "./server.js";
 import { leaveStudy, showStudy, startStudy, studyIsFinished, studyKey } from "./study.js";
@@ -47,7 +54,15 @@ async function go() {
     reveal("study", "Study");
   } catch (refusal) {
     if (location.hash !== asked || needsToken(refusal)) return;
-    byId("study").replaceChildren(make("div", { class: "empty" }, make("h1", { id: "study-title" }, "This study cannot be shown"), make("p", {}, refusal.message), make("a", { class: "button", href: "#/" }, "‹ Studies")));
+    byId("study").replaceChildren(
+      make(
+        "div",
+        { class: "empty" },
+        make("h1", { id: "study-title" }, "This study cannot be shown"),
+        make("p", {}, refusal.message),
+        make("a", { class: "button", href: "#/" }, "‹ Studies"),
+      ),
+    );
     reveal("study", "Study");
   }
   byId("main").focus();
@@ -64,7 +79,8 @@ async function look() {
   try {
     const missing = await refreshList();
     if (missing) drawReady(missing);
-    if (place().name === "study" && !byId("study").hidden && !studyIsFinished()) await showStudy(place().id);
+    if (place().name === "study" && !byId("study").hidden && !studyIsFinished())
+      await showStudy(place().id);
   } catch (refusal) {
     if (needsToken(refusal)) return false;
     forgetList();
@@ -76,7 +92,8 @@ async function look() {
 async function watch() {
   if (watching) return;
   watching = true;
-  while (document.hidden || (await look())) await new Promise((later) => setTimeout(later, EVERY_MS));
+  while (document.hidden || (await look()))
+    await new Promise((later) => setTimeout(later, EVERY_MS));
   watching = false;
 }
 

@@ -1,7 +1,10 @@
 // Asking the cart: every error has a code and a sentence, whatever went wrong.
 
 export class Refusal extends Error {
-  constructor(status, { code = "unreachable", message = "The cart does not answer.", advice = "" } = {}) {
+  constructor(
+    status,
+    { code = "unreachable", message = "The cart does not answer.", advice = "" } = {},
+  ) {
     super(message);
     Object.assign(this, { status, code, advice });
   }
@@ -22,6 +25,7 @@ async function ask(path, options = {}) {
 
 export const get = async (path) => (await ask(path)).body;
 
-export const getIfChanged = (path, tag) => ask(path, tag ? { headers: { "If-None-Match": tag } } : {});
+export const getIfChanged = (path, tag) =>
+  ask(path, tag ? { headers: { "If-None-Match": tag } } : {});
 
 export const post = async (path, body) => (await ask(path, { method: "POST", body })).body;

@@ -26,7 +26,13 @@ export async function showStudy(id) {
     byId("study").replaceChildren(
       make("div", { class: "study-head", id: "study-head" }),
       make("div", { class: "films", id: "study-films" }),
-      make("div", { class: "side", id: "study-side", tabindex: "0", role: "region", "aria-label": "What was found" }),
+      make("div", {
+        class: "side",
+        id: "study-side",
+        tabindex: "0",
+        role: "region",
+        "aria-label": "What was found",
+      }),
     );
   }
   study = fresh;
@@ -56,10 +62,19 @@ function drawWords() {
     make(
       "div",
       { class: "title" },
-      make("h1", { id: "study-title" }, leading ? `${hip}: ${leading.label} ${leading.words}` : hip),
+      make(
+        "h1",
+        { id: "study-title" },
+        leading ? `${hip}: ${leading.label} ${leading.words}` : hip,
+      ),
       patient ? patientLine(patient) : null,
     ),
-    make("div", { class: "stand" }, badge(study.state, study.words), make("span", { class: "muted" }, time(study.time))),
+    make(
+      "div",
+      { class: "stand" },
+      badge(study.state, study.words),
+      make("span", { class: "muted" }, time(study.time)),
+    ),
   );
   byId("study-side").replaceChildren(
     ...[
@@ -76,10 +91,15 @@ const patientLine = ({ name, id, birth_date: born }) =>
   make(
     "dl",
     { class: "patient", "aria-label": "Patient" },
-    ...[["Name", name], ["ID", id], ["Born", born]].map(([term, value]) => make("div", {}, make("dt", {}, term), make("dd", {}, value || "–"))),
+    ...[
+      ["Name", name],
+      ["ID", id],
+      ["Born", born],
+    ].map(([term, value]) => make("div", {}, make("dt", {}, term), make("dd", {}, value || "–"))),
   );
 
-const block = (title, ...children) => make("section", { class: "block" }, make("h2", {}, title), ...children);
+const block = (title, ...children) =>
+  make("section", { class: "block" }, make("h2", {}, title), ...children);
 
 function problemBlock({ code, message, advice, attempts, next_at: next }) {
   const again = next && study.state !== "failed" ? ` Next try ${time(next)}.` : "";
@@ -89,8 +109,16 @@ function problemBlock({ code, message, advice, attempts, next_at: next }) {
     make("h2", {}, study.state === "refused" ? "Why it was not read" : "What went wrong"),
     make("p", {}, message),
     make("p", {}, advice + again),
-    make("p", { class: "muted" }, "Code ", make("code", {}, code), attempts > 1 ? `, tried ${attempts} times` : ""),
-    study.state === "failed" ? retryButton(study.id, () => showStudy(study.id).catch(() => {})) : null,
+    make(
+      "p",
+      { class: "muted" },
+      "Code ",
+      make("code", {}, code),
+      attempts > 1 ? `, tried ${attempts} times` : "",
+    ),
+    study.state === "failed"
+      ? retryButton(study.id, () => showStudy(study.id).catch(() => {}))
+      : null,
   );
 }
 
@@ -108,29 +136,78 @@ function resultBlocks(result) {
     .filter(([, measure]) => measure)
     .map(([label, measure]) => bar("bar-row", label, measure));
   if (result.novelty !== null) {
-    measures.push(make("li", { class: "plain-row" }, make("span", {}, "Novelty (usual: 1)"), make("span", { class: "number" }, result.novelty.toFixed(2))));
+    measures.push(
+      make(
+        "li",
+        { class: "plain-row" },
+        make("span", {}, "Novelty (usual: 1)"),
+        make("span", { class: "number" }, result.novelty.toFixed(2)),
+      ),
+    );
   }
-  const flags = result.flags.map(({ words }) => make("li", {}, make("span", { class: "flag-sign", "aria-hidden": "true" }, "⚑"), make("span", {}, words)));
+  const flags = result.flags.map(({ words }) =>
+    make(
+      "li",
+      {},
+      make("span", { class: "flag-sign", "aria-hidden": "true" }, "⚑"),
+      make("span", {}, words),
+    ),
+  );
   return [
     block("Probability of each cause", make("ul", { class: "bars" }, ...causes)),
     block("Risk and uncertainty", make("ul", { class: "bars" }, ...measures)),
-    block("What to know about this result", flags.length ? make("ul", { class: "flag-list" }, ...flags) : make("p", {}, "No flags.")),
+    block(
+      "What to know about this result",
+      flags.length ? make("ul", { class: "flag-list" }, ...flags) : make("p", {}, "No flags."),
+    ),
   ];
 }
 
 function linksBlock() {
   if (!study.result) return null;
   const download = ({ sop, words }) =>
-    make("a", { class: "button", href: `/api/studies/${study.id}/objects/${encodeURIComponent(sop)}.dcm`, download: true }, words);
+    make(
+      "a",
+      {
+        class: "button",
+        href: `/api/studies/${study.id}/objects/${encodeURIComponent(sop)}.dcm`,
+        download: true,
+      },
+      words,
+    );
   return block(
     "Report and files",
-    make("div", { class: "links" }, make("a", { class: "button primary", href: `#/studies/${study.id}/report` }, "Read the report"), study.objects.length ? make("p", { class: "muted" }, "Download as DICOM") : null, ...study.objects.map(download)),
+    make(
+      "div",
+      { class: "links" },
+      make(
+        "a",
+        { class: "button primary", href: `#/studies/${study.id}/report` },
+        "Read the report",
+      ),
+      study.objects.length ? make("p", { class: "muted" }, "Download as DICOM") : null,
+      ...study.objects.map(download),
+    ),
   );
+}
+
+function openWords({ words, state, attempts, reason }) {
+  const tried = attempts && (attempts === 1 ? "tried once" : `tried ${attempts} times`);
+  return `${words}: ${[state, tried, reason?.replaceAll("_", " ")].filter(Boolean).join(", ")}`;
 }
 
 function deliveryBlock() {
   if (!study.deliveries.length) {
-    return study.result && study.state === "delivered" ? block("Delivery", make("p", { class: "muted" }, "No destination is set up: the result is on this page only.")) : null;
+    return study.result && study.state === "delivered"
+      ? block(
+          "Delivery",
+          make(
+            "p",
+            { class: "muted" },
+            "No destination is set up: the result is on this page only.",
+          ),
+        )
+      : null;
   }
   const lines = study.deliveries.map(({ destination, sent, of, failed, objects }) => {
     const state = sent === of ? "✓ all sent" : failed ? "! given up" : "→ waiting";
@@ -140,28 +217,53 @@ function deliveryBlock() {
       {},
       make("b", {}, destination),
       ` ${state} (${sent} of ${of})`,
-      ...open.map((each) => make("div", { class: "muted" }, `${each.words}: ${each.state}${each.attempts ? `, tried ${each.attempts} times` : ""}${each.reason ? `, ${each.reason.replaceAll("_", " ")}` : ""}`)),
+      ...open.map((each) => make("div", { class: "muted" }, openWords(each))),
     );
   });
   return block("Delivery", make("ul", { class: "deliveries" }, ...lines));
 }
 
 const provenanceBlock = (facts) =>
-  block("Made by", make("dl", { class: "facts" }, ...Object.entries(facts).map(([term, value]) => make("div", {}, make("dt", {}, term), make("dd", {}, value)))));
+  block(
+    "Made by",
+    make(
+      "dl",
+      { class: "facts" },
+      ...Object.entries(facts).map(([term, value]) =>
+        make("div", {}, make("dt", {}, term), make("dd", {}, value)),
+      ),
+    ),
+  );
 
 function drawFilms() {
   const place = byId("study-films");
   if (!study.views.length) {
-    place.replaceChildren(make("p", { class: "muted no-film" }, "No radiograph of this study can be shown."));
+    place.replaceChildren(
+      make("p", { class: "muted no-film" }, "No radiograph of this study can be shown."),
+    );
     return;
   }
   const figures = study.views.map((view) => {
     const { label } = about.views.find((each) => each.view === view);
-    const film = make("img", { class: "film", alt: `${label} radiograph`, src: `/api/studies/${study.id}/views/${view}.png` });
-    film.addEventListener("error", () => film.replaceWith(make("p", { class: "muted no-film" }, "This radiograph cannot be shown.")));
-    return make("figure", { "data-view": view }, make("div", { class: "stack" }, film), make("figcaption", {}, label));
+    const film = make("img", {
+      class: "film",
+      alt: `${label} radiograph`,
+      src: `/api/studies/${study.id}/views/${view}.png`,
+    });
+    film.addEventListener("error", () =>
+      film.replaceWith(make("p", { class: "muted no-film" }, "This radiograph cannot be shown.")),
+    );
+    return make(
+      "figure",
+      { "data-view": view },
+      make("div", { class: "stack" }, film),
+      make("figcaption", {}, label),
+    );
   });
-  place.replaceChildren(make("div", { class: "pair" }, ...figures), study.result?.maps ? controls() : "");
+  place.replaceChildren(
+    make("div", { class: "pair" }, ...figures),
+    study.result?.maps ? controls() : "",
+  );
   drawLook();
 }
 
@@ -170,7 +272,13 @@ function controls() {
     make(
       "label",
       {},
-      make("input", { type: "radio", name: "cause", value: cause, onchange: () => setLook({ cause }), class: "unseen" }),
+      make("input", {
+        type: "radio",
+        name: "cause",
+        value: cause,
+        onchange: () => setLook({ cause }),
+        class: "unseen",
+      }),
       make("kbd", { "aria-hidden": "true" }, String(index + 1)),
       make("span", {}, label),
     ),
@@ -178,15 +286,45 @@ function controls() {
   return make(
     "div",
     { class: "controls" },
-    make("fieldset", { class: "causes" }, make("legend", { class: "unseen" }, "Map of which cause, keys 1 to 5"), ...causes),
+    make(
+      "fieldset",
+      { class: "causes" },
+      make("legend", { class: "unseen" }, "Map of which cause, keys 1 to 5"),
+      ...causes,
+    ),
     make(
       "div",
       { class: "dials" },
-      make("button", { type: "button", id: "hide", "aria-keyshortcuts": "h", onclick: () => setLook({ hidden: !look.hidden }) }),
-      make("label", { for: "opacity" }, "Opacity ", make("kbd", { "aria-hidden": "true" }, "["), " ", make("kbd", { "aria-hidden": "true" }, "]")),
-      make("input", { type: "range", id: "opacity", min: 0, max: 100, step: 5, oninput: (event) => setLook({ opacity: Number(event.target.value), hidden: false }) }),
+      make("button", {
+        type: "button",
+        id: "hide",
+        "aria-keyshortcuts": "h",
+        onclick: () => setLook({ hidden: !look.hidden }),
+      }),
+      make(
+        "label",
+        { for: "opacity" },
+        "Opacity ",
+        make("kbd", { "aria-hidden": "true" }, "["),
+        " ",
+        make("kbd", { "aria-hidden": "true" }, "]"),
+      ),
+      make("input", {
+        type: "range",
+        id: "opacity",
+        min: 0,
+        max: 100,
+        step: 5,
+        oninput: (event) => setLook({ opacity: Number(event.target.value), hidden: false }),
+      }),
       make("output", { for: "opacity", id: "opacity-words" }),
-      make("span", { class: "scale" }, "0", make("img", { src: "/api/scale.png", alt: "colours of the map from probability 0 to 1" }), "1"),
+      make(
+        "span",
+        { class: "scale" },
+        "0",
+        make("img", { src: "/api/scale.png", alt: "colours of the map from probability 0 to 1" }),
+        "1",
+      ),
     ),
   );
 }
@@ -202,16 +340,25 @@ function drawLook() {
     const { view } = stack.parentElement.dataset;
     let chosen = stack.querySelector(`[data-cause="${look.cause}"]`);
     if (!chosen) {
-      chosen = make("img", { class: "map", alt: "", "data-cause": look.cause, src: `/api/studies/${study.id}/maps/${view}/${look.cause}.png` });
+      chosen = make("img", {
+        class: "map",
+        alt: "",
+        "data-cause": look.cause,
+        src: `/api/studies/${study.id}/maps/${view}/${look.cause}.png`,
+      });
       stack.append(chosen);
     }
     for (const map of stack.querySelectorAll(".map")) map.hidden = map !== chosen || look.hidden;
     chosen.style.opacity = look.opacity / 100;
   }
-  for (const input of document.querySelectorAll("#study [name=cause]")) input.checked = input.value === look.cause;
+  for (const input of document.querySelectorAll("#study [name=cause]"))
+    input.checked = input.value === look.cause;
   byId("opacity").value = look.opacity;
   byId("opacity-words").textContent = `${look.opacity} %`;
-  byId("hide").replaceChildren(look.hidden ? "Show the map " : "Hide the map ", make("kbd", { "aria-hidden": "true" }, "h"));
+  byId("hide").replaceChildren(
+    look.hidden ? "Show the map " : "Hide the map ",
+    make("kbd", { "aria-hidden": "true" }, "h"),
+  );
 }
 
 export function studyKey(event) {

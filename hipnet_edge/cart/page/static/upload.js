@@ -20,7 +20,10 @@ export function startUploads(about, refresh) {
       drop.classList.add("over");
     });
   }
-  document.addEventListener("dragleave", (event) => event.relatedTarget || drop.classList.remove("over"));
+  document.addEventListener(
+    "dragleave",
+    (event) => event.relatedTarget || drop.classList.remove("over"),
+  );
   document.addEventListener("drop", async (event) => {
     event.preventDefault();
     drop.classList.remove("over");
@@ -39,7 +42,9 @@ export function startUploads(about, refresh) {
     const lines = chosen.map((file, index) => {
       // Names of files may hold a patient's: they are shown to who chose them and sent nowhere.
       const said = make("span", {}, "waits");
-      log.firstChild.append(make("li", {}, make("b", {}, file.name || `File ${index + 1}`), " ", said));
+      log.firstChild.append(
+        make("li", {}, make("b", {}, file.name || `File ${index + 1}`), " ", said),
+      );
       return said;
     });
     for (const [index, file] of chosen.entries()) {
@@ -53,7 +58,8 @@ export function startUploads(about, refresh) {
       line.className = kind;
       line.textContent = `${sign} ${words}`;
     };
-    if (file.size > about.largest_mib * MIB) return told("bad", "×", `It is larger than ${about.largest_mib} MiB.`);
+    if (file.size > about.largest_mib * MIB)
+      return told("bad", "×", `It is larger than ${about.largest_mib} MiB.`);
     told("", "…", "is being sent");
     try {
       const answer = await post("/api/upload", file);
