@@ -48,7 +48,7 @@ def test_the_example_loads_and_shows_the_defaults(tmp_path: Path) -> None:
     assert {d.kind for d in full.destination} == {"dicom", "folder", "dicomweb"}
     assert full.watch is not None
     assert full.receive.tls is not None
-    missing = {"tls", "token_file", "threads", "calling_ae_title"}
+    missing = {"tls", "token_file", "threads", "calling_ae_title", "names"}
     for table in (
         "service",
         "predict",
