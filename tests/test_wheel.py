@@ -69,7 +69,7 @@ def test_the_wheel_holds_the_package_and_the_reference_bundle_alone(wheel):
 
 
 def test_bare_then_with_an_engine(environment, wheel, tmp_path):
-    # Without any extra: every module but the cart's imports, and what needs an engine says which extra has it.
+    # Without any extra: every module but the cart's imports; what needs an engine says which extra.
     every = (environment / "python", "-c", EVERY_MODULE, *OF_THE_CART)
     took, *heavy = ran(*every, cwd=tmp_path).stdout.split()
     assert heavy == []
