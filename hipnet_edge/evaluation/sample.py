@@ -1,0 +1,164 @@
+"""The answered studies of a cohort beside what is true of them, and figures with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hipnet_edge.evaluation import bootstrap
+from hipnet_edge.evaluation.figure import (
+    BOOTSTRAP,
+    DELONG,
+    FEWEST_PATIENTS,
+    NEWCOMBE,
+    WILSON,
+    WILSON_CLUSTERED,
+    Figure,
+    few_words,
+    percentiles,
+    refused,
+)
+from hipnet_edge.evaluation.intervals import delong, effective_studies, newcombe_area, wilson
+
+Array = NDArray[Any]
+
+SOUND = -1
+"""In place of a cause's index: the prosthesis has not failed."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """N answered studies.
+
+    Attributes:
+        probabilities: float64 [N, 5].
+        causes: [N], index into `CAUSES` or `SOUND`.
+        patients: [N], equal for the studies of one patient, numbered as they first appear.
+        counts: [R, N], how often each study is in each resample; row 0 is all ones.
+        columns: what else is known of each study, [N] by name.
+    """
+
+    probabilities: Array
+    causes: Array
+    patients: Array
+    counts: Array
+    columns: Mapping[str, Array]
+
+    @classmethod
+    def of(
+        cls, probabilities: Array, causes: Array, patients: Array, columns: Mapping[str, Array]
+    ) -> Sample:
+        """A sample with its resamples drawn: patients within causes."""
+        counts = bootstrap.draw(causes, clusters=patients)
+        return cls(probabilities, causes, patients, counts, columns)
+
+    def __len__(self) -> int:
+        return len(self.causes)
+
+    def subset(self, keep: Array) -> Sample:
+        """The studies of a mask [N], in the same resamples."""
+        return Sample(
+            self.probabilities[keep],
+            self.causes[keep],
+            self.patients[keep],
+            self.counts[:, keep],
+            {name: column[keep] for name, column in self.columns.items()},
+        )
+
+    @property
+    def failed(self) -> Sample:
+        """The studies with a cause of failure: those about which probabilities speak."""
+        return self.subset(self.causes != SOUND)
+
+    @property
+    def correct(self) -> Array:
+        """Whether the leading cause is the true one, bool [N]."""
+        return np.asarray(self.probabilities.argmax(axis=1) == self.causes)
+
+    @property
+    def clustered(self) -> bool:
+        """Whether a patient has more than one study."""
+        return len(np.unique(self.patients)) < len(self)
+
+    def patients_in(self, own: Array) -> int:
+        """How many patients the studies of a mask [N] are of."""
+        return len(np.unique(self.patients[own]))
+
+    def proportion(self, right: Array, own: Array | None = None) -> Figure:
+        """The part of the studies of a mask [N] for which `right` [N] holds, Wilson's interval.
+
+        Where patients have several studies the number of studies is divided by the design effect.
+        """
+        own = np.ones(len(self), bool) if own is None else own
+        n = int(own.sum())
+        if n == 0:
+            return refused("No study to speak of.")
+        hit, patients = right[own], self.patients[own]
+        worth, distinct = effective_studies(hit, patients), len(np.unique(patients))
+        value = float(hit.mean())
+        method = WILSON if distinct == n else WILSON_CLUSTERED
+        also = percentiles(bootstrap.mean(self.counts[:, own], hit.astype(float)))
+        return Figure(
+            value,
+            wilson(value * worth, worth),
+            method,
+            n,
+            distinct,
+            # Wilson's interval is right for any number of studies; it is only wide.
+            few_words(distinct).partition("No interval")[0],
+            {} if also is None or distinct < FEWEST_PATIENTS else {BOOTSTRAP: also},
+        )
+
+    def resampled(self, rows: Array, groups: Sequence[Array] | None = None) -> Figure:
+        """A figure worked out for every resample.
+
+        Args:
+            rows: [R], the figure itself first.
+            groups: masks [N] of the studies that it is over; each must have patients enough.
+        """
+        groups = [np.ones(len(self), bool)] if groups is None else groups
+        patients = min(self.patients_in(group) for group in groups)
+        studies = int(np.any(groups, axis=0).sum())
+        if not np.isfinite(rows[0]):
+            return refused("It has no value over these studies.", studies)
+        enough = patients >= FEWEST_PATIENTS
+        interval = percentiles(rows) if enough else None
+        method = BOOTSTRAP if interval else ""
+        return Figure(float(rows[0]), interval, method, studies, patients, few_words(patients))
+
+    def area(self, scores: Array, positive: Array, missing: str) -> Figure:
+        """The area under the ROC curve of `scores` [N] for `positive` bool [N].
+
+        DeLong's interval where each patient has one study, else the bootstrap's; Newcombe's where
+        the two kinds are told apart without an error, which leaves the others without any width.
+
+        Args:
+            scores: larger is more likely positive.
+            positive: which are.
+            missing: why there is no figure where all are positive or none.
+        """
+        groups = [positive, ~positive]
+        if not all(group.any() for group in groups):
+            return refused(missing, len(self))
+        resampled = self.resampled(bootstrap.auc(self.counts, scores, positive), groups)
+        if resampled.value is None or resampled.interval is None:
+            return resampled
+        value, interval, method = resampled.value, resampled.interval, BOOTSTRAP
+        if value in (0.0, 1.0):
+            sizes = [self.patients_in(group) for group in groups]
+            interval, method = newcombe_area(value, sizes[0], sizes[1]), NEWCOMBE
+        elif not self.clustered:
+            interval, method = delong(scores, positive).interval(), DELONG
+        return Figure(
+            value,
+            interval,
+            method,
+            len(self),
+            resampled.patients,
+            resampled.note,
+            {} if method == BOOTSTRAP else {BOOTSTRAP: resampled.interval},
+        )
