@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hipnet_edge.decision import Decision
 from hipnet_edge.evaluation import bootstrap
-from hipnet_edge.evaluation.figure import NEWCOMBE, Figure, refused
+from hipnet_edge.evaluation.figure import NEWCOMBE, Figure, few_words, refused
 from hipnet_edge.evaluation.sample import Sample
 from hipnet_edge.vocabulary import CAUSES
 
@@ -129,10 +129,10 @@ def _macro(failed: Sample, of_cause: list[Array], areas: dict[str, Figure]) -> F
     rows = auc_by_cause(failed.counts, failed.probabilities, failed.causes).mean(axis=1)
     macro = failed.resampled(rows, of_cause)
     ends = [area.interval for area in areas.values() if area.method == NEWCOMBE and area.interval]
-    if macro.interval is None or macro.value != 1.0 or len(ends) < len(areas):
+    if macro.value != 1.0 or len(ends) < len(areas):
         return macro
-    low = float(np.mean([end[0] for end in ends]))
-    return Figure(1.0, (low, 1.0), NEWCOMBE, macro.studies, macro.patients, macro.note)
+    low, patients = float(np.mean([end[0] for end in ends])), macro.patients
+    return Figure(1.0, (low, 1.0), NEWCOMBE, macro.studies, patients, few_words(patients))
 
 
 def at_thresholds(failed: Sample, decision: Decision) -> dict[str, dict[str, Any]]:
