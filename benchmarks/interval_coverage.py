@@ -29,7 +29,7 @@ from hipnet_edge.evaluation.sample import Sample
 
 Array = NDArray[Any]
 
-EVEN, UNEVEN = (60, 60, 60, 60, 60), (40, 110, 30, 20, 100)
+EVEN, UNEVEN = (40, 40, 40, 40, 40), (30, 70, 25, 15, 60)
 SCENARIOS: dict[str, dict[str, Any]] = {
     "one study a patient": {"patients": EVEN, "skill": 1.5},
     "two studies a patient": {"patients": EVEN, "skill": 1.5, "studies": 2},

@@ -134,7 +134,7 @@ def markers(sample: Sample) -> str:
     return svg[0]
 
 
-def _minor_tick(value: float, _place: int | None = None) -> str:
+def _minor_tick(value: float, _place: float) -> str:
     """Twos and fives of a logarithmic axis; all nine would lie upon each other."""
     return f"{value:g}" if f"{value:e}"[0] in "25" else ""
 

@@ -119,7 +119,9 @@ class Sample:
         method = BOOTSTRAP if interval else ""
         return Figure(float(rows[0]), interval, method, studies, patients, note)
 
-    def area(self, scores: Array, positive: Array, missing: str) -> Figure:
+    def area(
+        self, scores: Array, positive: Array, missing: str, rows: Array | None = None
+    ) -> Figure:
         """The area under the ROC curve of `scores` [N] for `positive` bool [N].
 
         DeLong's interval where each patient has one study, else the bootstrap's; Newcombe's where
@@ -129,11 +131,13 @@ class Sample:
             scores: larger is more likely positive.
             positive: which are.
             missing: why there is no figure where all are positive or none.
+            rows: [R], the area of every resample, where it is known already.
         """
         groups = [positive, ~positive]
         if not all(group.any() for group in groups):
             return refused(missing, len(self))
-        resampled = self.resampled(bootstrap.auc(self.counts, scores, positive), groups)
+        rows = bootstrap.auc(self.counts, scores, positive) if rows is None else rows
+        resampled = self.resampled(rows, groups)
         value, patients = resampled.value, resampled.patients
         if value is None or patients < FEWEST_PATIENTS:
             return resampled
