@@ -34,15 +34,19 @@ def figures(failed: Sample) -> dict[str, dict[str, Any]]:
     for kind in KINDS:
         words = _words(failed, kind)
         names, sizes = np.unique(words[words != ""], return_counts=True)
-        largest = names[np.argsort(-sizes, kind="stable")][:MOST_GROUPS]
+        largest = sorted(names[np.argsort(-sizes, kind="stable")][:MOST_GROUPS], key=_place)
         if len(names):
-            report[kind] = {
-                str(name): _group(failed.subset(words == name)) for name in sorted(largest)
-            }
+            report[kind] = {str(name): _group(failed.subset(words == name)) for name in largest}
             unknown = int((words == "").sum())
             if unknown:
                 report[kind]["not stated"] = _group(failed.subset(words == ""))
     return report
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Ages by age, everything else by name."""
+    bands = [words for _, words in _BANDS]
+    return (bands.index(name) if name in bands else 0), str(name)
 
 
 def _words(failed: Sample, kind: str) -> Array:
