@@ -190,7 +190,7 @@ def _by_cause(report: Report) -> str:
         (
             cause.label,
             with_interval(areas[cause.value]),
-            escape(areas[cause.value].method.partition(" ")[0]),
+            escape(areas[cause.value].method.partition(",")[0]),
             with_interval(recall[cause.value]),
         )
         for cause in CAUSES

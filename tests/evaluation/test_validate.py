@@ -338,3 +338,13 @@ def test_without_the_extra_it_is_named(films, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr("hipnet_edge.evaluation.commands.find_spec", lambda _: None)
     assert run(["validate", "any.csv", "--out", str(tmp_path / "x")]) == 4
     assert "hipnet-edge[evaluate]" in capfd.readouterr().err
+
+
+def test_a_study_that_the_engine_fails_on_is_counted_and_the_others_go_on(command, films, tmp_path):
+    folder, rows = films
+    failing = telling_bundle(tmp_path, folder, 8, fails=True)
+    command(write_table(folder / "m.csv", rows[:8]), tmp_path / "r", "--bundle", failing)
+    said = [(one["status"], one["code"]) for one in read_results(tmp_path / "r")]
+    assert set(said) == {("answered", ""), ("failed", "non_finite_output")}
+    failed = sum(status == "failed" for status, _ in said)
+    assert read_report(tmp_path / "r")["studies"]["left_out"]["failed"] == failed
