@@ -211,7 +211,7 @@ def test_exchanged_labels_get_no_figures(command, films, bundle, tmp_path):
     assert set(report["figures"]) == {"answered", "confusion"}
     assert said.startswith("NO VERDICT: the labels look exchanged")
     assert f"would be in {N}" in report["notices"][0]
-    assert code == 0
+    assert code == 5
     command(table, out, "--criteria", folder / "easy.toml", "--trust-labels")
     assert read_report(out)["figures"]["accuracy"]["value"] == 0.0
 
@@ -250,6 +250,11 @@ def test_maps_are_held_against_masks(command, films, tmp_path):
     assert "1 studies name a mask that cannot be read" in said
     assert "1 studies name no cause" in said
     maps = read_report(out)["figures"]["maps"]
+    kept = sorted((out / "maps").iterdir())
+    kept[0].write_bytes(b"")
+    kept[1].unlink()
+    command(folder / "h.csv", out)  # what is damaged or gone is made again
+    assert read_report(out)["figures"]["maps"] == maps
     assert maps["all"]["views"] == 17  # nine failed ones, less one mask
     assert 0.0 <= maps["all"]["dice"]["value"] <= 1.0
     ceiling = maps["all"]["pixel_average_precision_ceiling"]["value"]
