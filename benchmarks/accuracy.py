@@ -22,7 +22,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import bootstrap, cause_figures, map_figures, risk_figures, smallest_sign
+from benchmarks import cause_figures, map_figures, risk_figures, smallest_sign
 from benchmarks.outcome import Outcome, infer_cohort, outcome, remembered
 from benchmarks.view_comparison import pooled_features, view_comparison
 from export.cohort import SOUND, Cohort
@@ -30,6 +30,7 @@ from export.provenance import made_here, write
 from hipnet_edge.backends import Choice, choose_backend
 from hipnet_edge.bundle import Bundle
 from hipnet_edge.errors import HipNetError
+from hipnet_edge.evaluation import bootstrap
 from hipnet_edge.manifest import Manifest
 from hipnet_edge.preprocessing import InputSpec
 from hipnet_edge.vocabulary import CAUSES

@@ -11,37 +11,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import bootstrap
-from benchmarks.bootstrap import with_interval
 from benchmarks.outcome import Outcome
+from hipnet_edge.evaluation import bootstrap, causes
+from hipnet_edge.evaluation.bootstrap import with_interval
 from hipnet_edge.vocabulary import CAUSES, Flag
 
 Array = NDArray[Any]
 
-BINS = 15
 SUBGROUPS = ("stem", "cup", "cemented", "projection", "bilateral", "side", "digitised")
 SMALLEST_SUBGROUP = 10
 
 
-def auc_by_cause(counts: Array, probabilities: Array, causes: Array) -> Array:
-    """One-against-rest areas [R, 5]."""
-    areas = [bootstrap.auc(counts, probabilities[:, k], causes == k) for k in range(len(CAUSES))]
-    return np.stack(areas, axis=1)
-
-
 def told_apart(failed: Outcome, counts: Array) -> dict[str, Any]:
     """Top-1 accuracy, areas under the curve, confusion."""
-    areas = auc_by_cause(counts, failed.probabilities, failed.causes)
-    recalls = [
-        bootstrap.mean(counts[:, own], failed.correct[own])
-        for own in (failed.causes == k for k in range(len(CAUSES)))
-    ]
-    confusion = np.zeros((len(CAUSES), len(CAUSES)), int)
-    np.add.at(confusion, (failed.causes, failed.probabilities.argmax(axis=1)), 1)
+    areas = causes.auc_by_cause(counts, failed.probabilities, failed.causes)
     return {
         "simulated_accuracy": with_interval(bootstrap.mean(counts, failed.correct)),
         "simulated_accuracy_if_causes_were_equally_frequent": with_interval(
-            np.mean(recalls, axis=0)
+            causes.balanced_accuracy(counts, failed.correct, failed.causes)
         ),
         "simulated_macro_auc": with_interval(areas.mean(axis=1)),
         "simulated_auc_by_cause": {
@@ -49,7 +36,7 @@ def told_apart(failed: Outcome, counts: Array) -> dict[str, Any]:
         },
         "simulated_confusion_true_by_called": {
             "causes": [cause.value for cause in CAUSES],
-            "studies": confusion.tolist(),
+            "studies": causes.confusion(failed.probabilities, failed.causes).tolist(),
         },
     }
 
@@ -84,29 +71,9 @@ def one_against_rest(failed: Outcome, counts: Array, thresholds: Array) -> dict[
 
 def calibration(failed: Outcome, counts: Array) -> dict[str, Any]:
     """Expected calibration error of the leading cause, and what a reliability diagram shows."""
-    confidence = failed.probabilities.max(axis=1).astype(np.float64)
-    which = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    in_bin = which[:, None] == np.arange(BINS)
-    studies = counts @ in_bin
-    claimed, right = (
-        counts @ (in_bin * confidence[:, None]),
-        counts @ (in_bin * failed.correct[:, None]),
-    )
-    errors = np.abs(claimed - right).sum(axis=1) / counts.sum(axis=1)
-    bins = [
-        {
-            "from": round(b / BINS, 4),
-            "to": round((b + 1) / BINS, 4),
-            "studies": int(studies[0, b]),
-            "mean_confidence": round(float(claimed[0, b] / studies[0, b]), 4),
-            "accuracy": round(float(right[0, b] / studies[0, b]), 4),
-        }
-        for b in range(BINS)
-        if studies[0, b]
-    ]
+    errors, bins = causes.calibration_error(counts, failed.probabilities, failed.correct)
     return {
-        "definition": f"leading cause, {BINS} bins of equal width; the interval of an error that "
-        "cannot be negative may lie above the figure itself",
+        "definition": causes.CALIBRATION_DEFINITION,
         "value": with_interval(errors),
         "reliability": bins,
     }
@@ -116,7 +83,7 @@ def against_single(failed: Outcome, counts: Array, names: list[str]) -> dict[str
     """The ensemble against each backbone alone, and against the best of them."""
 
     def macro(probabilities: Array) -> Array:
-        return np.asarray(auc_by_cause(counts, probabilities, failed.causes).mean(axis=1))
+        return np.asarray(causes.auc_by_cause(counts, probabilities, failed.causes).mean(axis=1))
 
     def top1(probabilities: Array) -> Array:
         return bootstrap.mean(counts, probabilities.argmax(axis=1) == failed.causes)

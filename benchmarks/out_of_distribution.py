@@ -24,9 +24,7 @@ from numpy.typing import NDArray
 from pydicom.data import get_testdata_file
 from tqdm import tqdm
 
-from benchmarks import bootstrap
 from benchmarks.accuracy import answer, named
-from benchmarks.bootstrap import with_interval
 from benchmarks.outcome import Outcome
 from benchmarks.strangers import MADE, WRONGLY_HELD, Pair, stored
 from export.cohort import Cohort
@@ -35,6 +33,8 @@ from hipnet_edge import Predictor
 from hipnet_edge.backends import choose_backend
 from hipnet_edge.bundle import Bundle
 from hipnet_edge.errors import HipNetError, InputRefused
+from hipnet_edge.evaluation import bootstrap
+from hipnet_edge.evaluation.bootstrap import with_interval
 from hipnet_edge.preprocessing import preprocess, preprocess_study
 from hipnet_edge.radiograph import Radiograph
 from hipnet_edge.simulation import simulate_study

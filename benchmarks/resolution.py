@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmarks import bootstrap
-from benchmarks.bootstrap import with_interval
-from benchmarks.cause_figures import auc_by_cause
 from benchmarks.smallest_sign import SIGNS
 from export.cohort import SOUND, Cohort
 from export.provenance import made_here, write
+from hipnet_edge.evaluation import bootstrap
+from hipnet_edge.evaluation.bootstrap import with_interval
+from hipnet_edge.evaluation.causes import auc_by_cause
 from hipnet_edge.vocabulary import CAUSES, VIEWS
 
 if TYPE_CHECKING:

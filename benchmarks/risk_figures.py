@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import bootstrap
-from benchmarks.bootstrap import with_interval
 from benchmarks.outcome import Outcome
 from export.cohort import SOUND
+from hipnet_edge.evaluation import bootstrap
+from hipnet_edge.evaluation.bootstrap import with_interval
 from hipnet_edge.vocabulary import CAUSES, Cause
 
 Array = NDArray[Any]

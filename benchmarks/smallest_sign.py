@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 
-from benchmarks import bootstrap
-from benchmarks.bootstrap import with_interval
 from benchmarks.outcome import Outcome
+from hipnet_edge.evaluation import bootstrap
+from hipnet_edge.evaluation.bootstrap import with_interval
 from hipnet_edge.vocabulary import CAUSES, Cause
 
 Array = NDArray[Any]

@@ -23,10 +23,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import bootstrap
 from benchmarks.accuracy import named
 from export.provenance import made_here, write
 from hipnet_edge import Predictor, Radiograph, Study
+from hipnet_edge.evaluation import bootstrap
 from hipnet_edge.prediction import Prediction
 from hipnet_edge.simulation.cohort import PlannedStudy, plan
 from hipnet_edge.simulation.dimensions import Site

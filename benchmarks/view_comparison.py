@@ -20,10 +20,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from benchmarks import bootstrap
-from benchmarks.bootstrap import with_interval
-from benchmarks.cause_figures import auc_by_cause
 from export.cohort import SOUND, Cohort
+from hipnet_edge.evaluation import bootstrap
+from hipnet_edge.evaluation.bootstrap import with_interval
+from hipnet_edge.evaluation.causes import auc_by_cause
 from hipnet_edge.vocabulary import CAUSES, VIEWS
 
 if TYPE_CHECKING:

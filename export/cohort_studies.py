@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hipnet_edge.evaluation import maps
 from hipnet_edge.geometry import Geometry
 from hipnet_edge.image_files import IMAGE_SUFFIXES
 from hipnet_edge.preprocessing import (
@@ -207,7 +208,4 @@ def _picture(
 
 def area_fraction(mask: NDArray[Any]) -> NDArray[np.float16]:
     """A truth mask [H, W] on the network's pixels as the diseased part of each cell [H/8, W/8]."""
-    rows, columns = mask.shape
-    cells = mask.reshape(rows // CELL, CELL, columns // CELL, CELL).astype(np.float32)
-    fraction: NDArray[np.float16] = cells.mean(axis=(1, 3)).astype(np.float16)
-    return fraction
+    return maps.area_fraction(mask, CELL)

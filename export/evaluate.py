@@ -13,12 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.cohort import SOUND
+from hipnet_edge.evaluation.maps import DISEASED_CELL
 from hipnet_edge.vocabulary import CAUSES
 
 Array = NDArray[Any]
-
-DISEASED_CELL = 1.0 / 16.0
-"""Part of a map cell's area from which it counts as diseased: half of what training calls full."""
 
 
 def _failed(probabilities: Array, causes: Array) -> tuple[Array, Array]:

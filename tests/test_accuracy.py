@@ -11,12 +11,13 @@ pytest.importorskip("scipy", reason="SciPy (the export extra) is not installed")
 from scipy.stats import rankdata, spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from benchmarks import bootstrap, cause_figures, map_figures, risk_figures, smallest_sign
+from benchmarks import cause_figures, map_figures, risk_figures, smallest_sign
 from benchmarks.outcome import Outcome, remembered
 from benchmarks.view_comparison import view_comparison
 from export import evaluate
 from export.cohort import SOUND
 from hipnet_edge.decision import Decision, SignOfFailure
+from hipnet_edge.evaluation import bootstrap
 from hipnet_edge.vocabulary import CAUSES, Cause
 
 FRACTURE, PJI = CAUSES.index(Cause.PERIPROSTHETIC_FRACTURE), CAUSES.index(Cause.PJI)

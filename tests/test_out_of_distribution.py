@@ -11,7 +11,6 @@ pytest.importorskip("onnxruntime", reason="ONNX Runtime (the cpu extra) is not i
 
 from small_bundle import write_bundle
 
-from benchmarks import bootstrap
 from benchmarks.out_of_distribution import (
     Answered,
     ask,
@@ -25,6 +24,7 @@ from benchmarks.outcome import Outcome
 from benchmarks.strangers import MADE, SPACING_MM, WRONGLY_HELD
 from hipnet_edge import Predictor
 from hipnet_edge.bundle import Bundle
+from hipnet_edge.evaluation import bootstrap
 from hipnet_edge.preprocessing import InputSpec, preprocess_study
 from hipnet_edge.vocabulary import Flag
 

@@ -11,23 +11,32 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+
+from hipnet_edge.evaluation.intervals import wilson
 
 Array = NDArray[Any]
 RESAMPLES = 1000
 
 
-def draw(strata: Array, resamples: int = RESAMPLES, seed: int = 0) -> Array:
-    """Studies drawn with replacement within each stratum.
+def draw(
+    strata: Array, resamples: int = RESAMPLES, seed: int = 0, clusters: Array | None = None
+) -> Array:
+    """Studies drawn with replacement within each stratum, a patient's studies together.
 
     Args:
         strata: [N], equal for the studies among which one may stand for another.
         resamples: rows beside the first.
         seed: decides every draw.
+        clusters: [N], equal for the studies of one patient; None: each is a patient's only one. A
+            patient whose studies are of several strata is drawn among those of the rarest of
+            them, so that no stratum is ever left without studies.
 
     Returns:
         float64 [1 + resamples, N]: how often each study was drawn; row 0 is all ones.
     """
+    if clusters is not None and len(clusters):
+        of_patient, which = _strata_of_clusters(strata, clusters)
+        return draw(of_patient, resamples, seed)[:, which]
     random = np.random.default_rng(seed)
     counts = np.ones((1 + resamples, len(strata)))
     for stratum in np.unique(strata):
@@ -35,6 +44,16 @@ def draw(strata: Array, resamples: int = RESAMPLES, seed: int = 0) -> Array:
         even = np.full(len(members), 1.0 / len(members))
         counts[1:, members] = random.multinomial(len(members), even, size=resamples)
     return counts
+
+
+def _strata_of_clusters(strata: Array, clusters: Array) -> tuple[Array, Array]:
+    """The stratum of each cluster, and the cluster [N] of each study."""
+    _, which = np.unique(clusters, return_inverse=True)
+    _, stratum, sizes = np.unique(strata, return_inverse=True, return_counts=True)
+    from_rarest = np.argsort(np.argsort(sizes, kind="stable"), kind="stable")
+    rank = np.full(which.max() + 1, len(sizes))
+    np.minimum.at(rank, which, from_rarest[stratum])
+    return np.argsort(from_rarest, kind="stable")[rank], which
 
 
 def with_interval(values: Array, digits: int = 4) -> dict[str, Any]:
@@ -105,6 +124,18 @@ def threshold_at(counts: Array, scores: Array, part: float) -> Array:
     return np.asarray(scores[order][first])
 
 
+def pearson(counts: Array, a: Array, b: Array) -> Array:
+    """Linear correlation of `a` [N] and `b` [N]; NaN where one of them is constant."""
+    total = counts.sum(axis=1)
+    x, y = a - a.mean(), b - b.mean()
+    sums = [counts @ values for values in (x, y, x * y, x * x, y * y)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean_x, mean_y, xy, xx, yy = (values / total for values in sums)
+        spread = np.sqrt(np.maximum(xx - mean_x**2, 0.0) * np.maximum(yy - mean_y**2, 0.0))
+        related = (xy - mean_x * mean_y) / spread
+    return np.asarray(np.where(spread > 1e-12, related, np.nan))
+
+
 def average_precision(counts: Array, positives: Array, totals: Array) -> Array:
     """Average precision from histograms.
 
@@ -124,9 +155,5 @@ def average_precision(counts: Array, positives: Array, totals: Array) -> Array:
 
 def part(hits: int, n: int) -> dict[str, Any]:
     """A part with Wilson's 95 % interval, for groups too small to draw from; n at least 1."""
-    interval = binomtest(hits, n).proportion_ci(method="wilson")
-    return {
-        "studies": n,
-        "value": round(hits / n, 4),
-        "ci95": [round(float(interval.low), 4), round(float(interval.high), 4)],
-    }
+    low, high = wilson(hits, n)
+    return {"studies": n, "value": round(hits / n, 4), "ci95": [round(low, 4), round(high, 4)]}
