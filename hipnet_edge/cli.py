@@ -11,8 +11,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,14 +26,19 @@ from hipnet_edge.errors import (
     InputRefused,
     UsageError,
 )
+from hipnet_edge.predict_files import (
+    Delivery,
+    check_inputs,
+    decoded,
+    radiograph_files,
+    sources,
+    writing,
+)
 from hipnet_edge.vocabulary import Cause, Laterality, View
-from hipnet_edge.wording import bundle_table, result_table, selftest_table
+from hipnet_edge.wording import bundle_table, selftest_table
 
 if TYPE_CHECKING:
-    from hipnet_edge.intake import Source
-    from hipnet_edge.prediction import Prediction
     from hipnet_edge.predictor import Predictor
-    from hipnet_edge.study import Study
 
 EXIT_CODES: tuple[tuple[type[HipNetError], int], ...] = (
     (InputRefused, 3),
@@ -108,6 +112,7 @@ def hipnet_edge() -> None:
 @click.option("--json", "json_to", metavar="FILE|-", help="Write the result as JSON; - is stdout.")
 @click.option("--maps", is_flag=True, help="Put the maps into the JSON as well.")
 @click.option("--out", type=_FOLDER, help="Write report.png and prediction.json into this folder.")
+@click.option("--dicom", type=_FOLDER, help="Write the result as DICOM objects into this folder.")
 @click.option("--bundle", type=_FOLDER, help="Use this model bundle instead of the reference one.")
 @click.option("--backend", default="auto", show_default=True, help="Which engine to use.")
 @click.option(
@@ -143,25 +148,28 @@ def hipnet_edge() -> None:
     metavar="CODE",
     help="Accept this DICOM modality (RF, XA, OT, SC) too. May be repeated.",
 )
-def predict(json_to: str | None, out: Path | None, maps: bool, **options: Any) -> None:
+def predict(
+    json_to: str | None, out: Path | None, dicom: Path | None, maps: bool, **options: Any
+) -> None:
     """Read an AP and a lateral radiograph of a hip.
 
     The order of the two files says which view is which where their headers do not.
     """
-    _check_inputs(options)
-    deliver = _Delivery(json_to, out, maps)
+    check_inputs(options, dicom)
+    deliver = Delivery(json_to, out, dicom, maps)
     deliver.clear(inputs=options["files"])
     try:
-        ap, lateral = _sources(options)
+        files = radiograph_files(options)
+        ap, lateral = sources(files, options)
         side = options["laterality"]
         # A page is drawn over every pixel: for it the study is decoded exactly, and once.
-        study = None if out is None else _decoded(ap, lateral, side)
+        study = decoded(ap, lateral, side) if deliver.draws else None
         with _predictor(options) as predictor:
             if study is not None:
                 prediction = predictor.predict(study)
             else:
                 prediction = predictor.predict(ap, lateral, laterality=side)
-        deliver.result(prediction, study)
+        deliver.result(prediction, study, files)
     except Exception as error:
         if not isinstance(error, click.ClickException):
             deliver.error(_as_ours(error))
@@ -239,7 +247,7 @@ def _simulate_one(cause: str, out: Path, options: Mapping[str, Any]) -> None:
     wanted = None if cause == "none" else Cause(cause)
     seed, spacing = options["seed"], options["pixel_spacing"]
     study = simulate_study(wanted, seed, site=Site(options["site"]), pixel_spacing_mm=spacing)
-    with _writing(out):
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         write_study(study, out)
     click.echo(f"{out}: simulated {study.laterality.value} hip, cause {cause}, seed {seed}")
@@ -260,7 +268,7 @@ def _simulate_cohort(n: int, out: Path, options: Mapping[str, Any]) -> None:
         pixel_spacing_mm=options["pixel_spacing"],
     )
     workers = min(n, options["workers"] or available_cores())
-    with _writing(out), click.progressbar(length=n, label="Studies", file=sys.stderr) as bar:
+    with writing(out), click.progressbar(length=n, label="Studies", file=sys.stderr) as bar:
         rows = write_cohort(out, settings, workers, lambda: bar.update(1))
     click.echo(f"{out}: {len(rows)} simulated studies, {settings.site.value} site")
 
@@ -331,120 +339,6 @@ def selftest(bundle: Path | None, backend: str, precision: str, as_json: bool) -
         report = check(predictor)
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else selftest_table(report))
     return 0 if report.passed else 4
-
-
-class _Delivery:
-    """Where one result, or the reason why there is none, is written."""
-
-    def __init__(self, json_to: str | None, out: Path | None, maps: bool) -> None:
-        self._to_stdout = json_to == "-"
-        self._files = [] if json_to is None or self._to_stdout else [Path(json_to)]
-        self._maps = maps
-        self._page: Path | None = None
-        if out is not None:
-            self._page = out / "report.png"
-            self._files.append(out / "prediction.json")
-
-    @property
-    def _outputs(self) -> list[Path]:
-        return self._files if self._page is None else [self._page, *self._files]
-
-    def clear(self, *, inputs: Sequence[Path]) -> None:
-        """Remove what an earlier run left: it must never be taken for the result of this one."""
-        for output in self._outputs:
-            with _writing(output):
-                if output.exists() and any(i.exists() and output.samefile(i) for i in inputs):
-                    raise UsageError(f"{output} is one of the radiographs; name another output.")
-                output.parent.mkdir(parents=True, exist_ok=True)
-                output.unlink(missing_ok=True)
-
-    def result(self, prediction: Prediction, study: Study | None) -> None:
-        """Write the result: the page first, then the JSON that says that all is there."""
-        if self._page is not None and study is not None:
-            from hipnet_edge.render import write_page
-
-            write_page(self._page, prediction, study)
-        text = json.dumps(prediction.to_dict(maps=self._maps), indent=None if self._maps else 2)
-        self._write(text)
-        click.echo(text if self._to_stdout else result_table(prediction))
-        for output in self._outputs:
-            click.echo(f"Written: {output}", err=True)
-
-    def error(self, error: HipNetError) -> None:
-        """Write why there is no result."""
-        text = json.dumps({"error": error.to_dict()}, indent=2)
-        if self._to_stdout:
-            click.echo(text)
-        with suppress(UsageError):  # where nothing can be written, stderr still says why
-            self._write(text)
-
-    def _write(self, text: str) -> None:
-        """Write every JSON file whole or not at all: somebody may be waiting for it."""
-        for file in self._files:
-            part = file.with_name(file.name + ".part")
-            with _writing(file):
-                part.write_text(text + "\n", encoding="utf-8")
-                part.replace(file)
-
-
-@contextmanager
-def _writing(where: Path | str | None) -> Iterator[None]:
-    """Turn what the operating system says of a place that cannot be written into our error."""
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(f"{where} cannot be written: {error.strerror or error}.") from error
-
-
-def _check_inputs(options: Mapping[str, Any]) -> None:
-    """Refuse what does not go together, before anything is read, removed or written."""
-    files, folder = options["files"], options["folder"]
-    if len(files) != (2 if folder is None else 0):
-        raise click.UsageError("Name the AP and the lateral file, or one folder with --study.")
-    if folder is not None and any(
-        options[name] for name in ("sure_views", "anatomy", "modalities")
-    ):
-        raise click.UsageError(
-            "In a folder the headers choose the pair: name the two files to use "
-            "--view-override, --anatomy or --allow-modality."
-        )
-
-
-def _sources(options: Mapping[str, Any]) -> tuple[Source, Source]:
-    """The AP and the lateral radiograph that the command line names, not decoded yet."""
-    from hipnet_edge.study import find_pair
-
-    if options["folder"] is not None:
-        return find_pair(options["folder"], laterality=options["laterality"])
-    ap, lateral = (
-        _source(path, view, options) for path, view in zip(options["files"], View, strict=True)
-    )
-    return ap, lateral
-
-
-def _source(path: Path, position: View, options: Mapping[str, Any]) -> Source:
-    """One file, with what the operator states of it against its header."""
-    from hipnet_edge.encoded import EncodedRadiograph
-    from hipnet_edge.image_files import IMAGE_SUFFIXES
-    from hipnet_edge.radiograph import Radiograph
-
-    view = position if position.value in options["sure_views"] else None
-    anatomy, modalities = options["anatomy"], options["modalities"]
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return Radiograph.from_image(path, view=view, anatomy=anatomy)
-    if view or anatomy or modalities:
-        return EncodedRadiograph.from_dicom(
-            path, view=view, anatomy=anatomy, allow_modalities=modalities
-        )
-    return path
-
-
-def _decoded(ap: Source, lateral: Source, side: Laterality | None) -> Study:
-    """The study with every pixel."""
-    from hipnet_edge.intake import read_study
-
-    study, _ = read_study(ap, lateral, side, exact=True, decode_threads=1, mapper=map)
-    return study
 
 
 def _predictor(options: Mapping[str, Any]) -> Predictor:

@@ -2,7 +2,8 @@
 
 pydicom parses the header; it is given only the attributes named in `HEADER_KEYWORDS` and a stream
 that refuses values larger and elements more numerous than any radiograph's. Patient names and the
-like never enter the process. Pixel data stays where it lies in the file's bytes.
+like are parsed only where results are filed beside a radiograph (`hipnet_edge.dicom.source`).
+Pixel data stays where it lies in the file's bytes.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ HEADER_KEYWORDS = (
     *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"),
     *("BurnedInAnnotation", "ImageComments", "DerivationDescription"),
 )
-"""All that is read of a header."""
+"""All that is read of a header to answer for it."""
 
 _MAX_VALUE_BYTES = 1024**2
 _MAX_HEADER_BYTES = 16 * 1024**2
@@ -98,11 +99,12 @@ class DicomObject:
         return self.transfer_syntax != EXPLICIT_BIG
 
 
-def read_dicom(source: DicomSource) -> DicomObject:
+def read_dicom(source: DicomSource, keywords: Collection[str] = HEADER_KEYWORDS) -> DicomObject:
     """Read header and encoded pixel data of a DICOM object.
 
     Args:
         source: a path, the file's bytes, an open binary file or a pydicom `Dataset`.
+        keywords: the attributes to read; of a `Dataset` all that it has are there.
 
     Raises:
         InputRefused: `UNREADABLE_FILE`, `TOO_LARGE` or `NOT_DICOM`.
@@ -112,7 +114,7 @@ def read_dicom(source: DicomSource) -> DicomObject:
     with refusing(Reason.NOT_DICOM, "The file is not DICOM, or its header is damaged."):
         if isinstance(source, Dataset):
             return _from_dataset(source)
-        return _from_bytes(read_bytes(source))
+        return _from_bytes(read_bytes(source), keywords)
 
 
 def _from_dataset(dataset: Dataset) -> DicomObject:
@@ -128,7 +130,7 @@ def _from_dataset(dataset: Dataset) -> DicomObject:
     return DicomObject(dataset, syntax, pixels, str(element.VR), len(pixels) if native else None)
 
 
-def _from_bytes(data: bytes) -> DicomObject:
+def _from_bytes(data: bytes, keywords: Collection[str]) -> DicomObject:
     from pydicom.filereader import read_dataset
     from pydicom.tag import BaseTag, Tag
 
@@ -143,7 +145,7 @@ def _from_bytes(data: bytes) -> DicomObject:
         is_implicit_VR=syntax == IMPLICIT_LITTLE,
         is_little_endian=syntax != EXPLICIT_BIG,
         stop_when=lambda tag, vr, length: tag in _PIXEL_TAGS,
-        specific_tags=[BaseTag(Tag(keyword)) for keyword in HEADER_KEYWORDS],
+        specific_tags=[BaseTag(Tag(keyword)) for keyword in keywords],
     )
     implicit, little = header.original_encoding
     position = stream.tell()

@@ -64,6 +64,8 @@ class Reason(str, Enum):
     """The two radiographs are of two sides."""
     SAME_IMAGE_TWICE = "same_image_twice"
     """AP and lateral are one and the same image."""
+    MISSING_IDENTIFIER = "missing_identifier"
+    """A radiograph lacks a UID that every DICOM object has; no result can be filed beside it."""
     # Bundle, engine, package
     BUNDLE_NOT_FOUND = "bundle_not_found"
     """No bundle is where one was named."""

@@ -62,17 +62,28 @@ class Geometry:
         Returns:
             [rows, columns] float32 in the radiograph's own pixels, 0 outside the box.
         """
+        full = np.zeros(self.image_shape, np.float32)
+        seen, part = self.map_in_box(map2d)
+        full[seen.slices] = part
+        return full
+
+    def map_in_box(self, map2d: NDArray[np.floating]) -> tuple[Box, NDArray[np.float32]]:
+        """The part of `map_to_image` that is not 0 everywhere, and where it lies.
+
+        Returns:
+            What the network saw of the radiograph, and float32 [height, width] in its pixels.
+        """
         if map2d.ndim != 2:
             raise UsageError("A map has two axes: rows and columns.")
-        cells = np.asarray(map2d, np.float32)
-        cells = np.ascontiguousarray(cells[:, ::-1] if self.mirrored else cells)
-        full = np.zeros(self.image_shape, np.float32)
         seen = self.box.clip(self._frame)
         if seen.height == 0 or seen.width == 0:
-            return full
-        laid = cv2.resize(cells, (self.box.width, self.box.height), interpolation=cv2.INTER_LINEAR)
-        full[seen.slices] = laid[seen.shifted(-self.box.top, -self.box.left).slices]
-        return full
+            return seen, np.zeros((seen.height, seen.width), np.float32)
+        cells = np.asarray(map2d, np.float32)
+        cells = np.ascontiguousarray(cells[:, ::-1] if self.mirrored else cells)
+        size = self.box.width, self.box.height
+        laid = cv2.resize(cells, size, interpolation=cv2.INTER_LINEAR)
+        part = laid[seen.shifted(-self.box.top, -self.box.left).slices]
+        return seen, np.asarray(part, np.float32)
 
     def image_to_network(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """Cut, resize and mirror any [rows, columns] array as the radiograph was.

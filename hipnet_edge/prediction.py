@@ -6,8 +6,10 @@ and by a digest of their pixels.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -19,8 +21,10 @@ from hipnet_edge.vocabulary import CAUSES, VIEWS, Cause, Flag, Laterality, View
 
 if TYPE_CHECKING:
     from hipnet_edge.collimation import Box
+    from hipnet_edge.dicom_reader import DicomSource
     from hipnet_edge.geometry import Geometry
     from hipnet_edge.radiograph import PixelSpacing
+    from hipnet_edge.study import Study
     from hipnet_edge.views import Anatomy
 
 
@@ -205,6 +209,42 @@ class Prediction:
         from hipnet_edge.prediction_json import from_dict
 
         return from_dict(value)
+
+    def save_dicom(
+        self,
+        folder: str | os.PathLike[str],
+        ap: DicomSource,
+        lateral: DicomSource,
+        *,
+        study: Study | None = None,
+        station_name: str | None = None,
+    ) -> list[Path]:
+        """Write the result as DICOM objects: report, maps of each view, picture (extra `dicom`).
+
+        A prediction holds neither whose radiographs it was made from nor their pixels, so they
+        are given once more.
+
+        Args:
+            folder: for `report.dcm`, `segmentation_ap.dcm`, `segmentation_lateral.dcm` and
+                `capture.dcm`; made if missing. They hold what the headers say of the patient.
+            ap: the AP radiograph that it was made from, as a DICOM object.
+            lateral: likewise the lateral.
+            study: the two with every pixel decoded, if at hand.
+            station_name: names the device in the objects.
+
+        Returns:
+            The files.
+
+        Raises:
+            InputRefused: a radiograph cannot be read or lacks a UID.
+            UsageError: the prediction was made from others or stored without maps, or the folder
+                cannot be written.
+            MissingExtra: highdicom is not installed.
+        """
+        from hipnet_edge.dicom.results import result_objects, write_objects
+
+        objects = result_objects(self, ap, lateral, study=study, station_name=station_name)
+        return write_objects(objects, Path(folder))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Prediction):

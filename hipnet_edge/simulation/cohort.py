@@ -23,9 +23,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..dicom.identifiers import derived_uid
 from ..errors import UsageError
 from ..vocabulary import CAUSES, VIEWS, Cause, Laterality, View
-from .dicom_writer import derived_uid
 from .dimensions import PREVALENCE, SOUND, Site
 from .study import SimulatedStudy, SimulatedView, erased, simulate_study, write_png
 

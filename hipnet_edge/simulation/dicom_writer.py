@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 from pydicom import Dataset
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
+from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
+from ..dicom.identifiers import derived_uid
 from ..vocabulary import Laterality, View
 
 if TYPE_CHECKING:
@@ -27,12 +27,6 @@ _SIDE_CODES = {
     Laterality.RIGHT: ("24028007", "Right"),
     Laterality.BOTH: ("51440002", "Right and left"),
 }
-
-
-def derived_uid(*parts: object) -> UID:
-    """A UID under 2.25 derived from its parts: the same study always has the same identifiers."""
-    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-    return UID(f"2.25.{int.from_bytes(digest[:15], 'big')}")
 
 
 def _code(value: str, meaning: str, scheme: str = "SCT") -> Dataset:
