@@ -124,6 +124,8 @@ def hipnet_edge() -> None:
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Threads that may work for it.")
 @click.option("--exact", is_flag=True, help="Decode every pixel, without any shortcut.")
+@click.option("--overlay", type=_FILE, help="Use this site's own calibration of the bundle.")
+@click.option("--overlay-key", type=_FILE, help="Only if the owner of this public key signed it.")
 @click.option(
     "--view-override",
     "sure_views",
@@ -350,6 +352,8 @@ def _predictor(options: Mapping[str, Any]) -> Predictor:
         "precision": options["precision"],
         "threads": options["threads"],
         "exact": options.get("exact", False),
+        "overlay": options.get("overlay"),
+        "overlay_key": options.get("overlay_key"),
         "progress": lambda line: click.echo(f"hipnet-edge: {line}", err=True),
     }
     return Predictor.reference(**chosen) if bundle is None else Predictor(bundle, **chosen)

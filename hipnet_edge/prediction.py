@@ -78,6 +78,8 @@ class Provenance:
     bundle_name: str
     bundle_version: str
     bundle_digest: str
+    overlay_digest: str | None
+    """Of the site's own calibration, where one was used in place of the bundle's."""
     variant: str
     backend: str
     backend_version: str
@@ -273,8 +275,8 @@ class Prediction:
         return Prediction.from_dict, (self.to_dict(),)
 
 
-def distribution(values: NDArray[np.float32]) -> dict[Cause, float]:
-    """Probabilities by cause from a float32 [5] of the network.
+def distribution(values: NDArray[np.floating]) -> dict[Cause, float]:
+    """Probabilities by cause from the [5] of the network.
 
     They are divided by their sum, which rounding leaves up to 1e-6 away from 1.
     """

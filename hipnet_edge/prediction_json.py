@@ -233,6 +233,7 @@ def _write_provenance(provenance: Provenance) -> dict[str, object]:
         "bundle_name": provenance.bundle_name,
         "bundle_version": provenance.bundle_version,
         "bundle_digest": provenance.bundle_digest,
+        "overlay_digest": provenance.overlay_digest,
         "variant": provenance.variant,
         "backend": provenance.backend,
         "backend_version": provenance.backend_version,
@@ -248,9 +249,12 @@ def _read_provenance(fields: Fields) -> Provenance:
         "package_version", "bundle_name", "bundle_version", "bundle_digest", "variant",
         "backend", "backend_version", "device", "intended_use",
     )  # fmt: skip
-    fields.only(*texts, "settings", "overrides")
-    overrides = fields.child("overrides")
+    fields.only(*texts, "overlay_digest", "settings", "overrides")
+    overrides, overlay = fields.child("overrides"), fields.text_or_none("overlay_digest")
+    if overlay is not None and not _SHA256.fullmatch(overlay):
+        raise fields.wrong("overlay_digest", "is not 64 hexadecimal digits in lower case")
     return Provenance(
+        overlay_digest=overlay,
         settings=fields.mapping("settings"),
         overrides={key: overrides.text(key) for key in overrides},
         **{key: fields.text(key) for key in texts},

@@ -14,10 +14,19 @@ from small_bundle import write_bundle
 import hipnet_edge
 
 OPTIONAL = (
-    *("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "pycuda", "cuda", "highdicom"),
+    *(
+        "onnxruntime",
+        "openvino",
+        "cryptography",
+        "tensorrt",
+        "tensorrt_rtx",
+        "pycuda",
+        "cuda",
+        "highdicom",
+    ),
     *("pynetdicom", "onnx", "onnxscript", "torch", "torchvision", "timm", "polygraphy"),
     *("matplotlib", "sklearn", "scipy", "tqdm", "psutil", "PIL", "pylibjpeg", "openjpeg"),
-    *("jsonschema", "pytest", "pandas", "nncf"),
+    *("jsonschema", "pytest", "pandas", "nncf", "cryptography"),
 )
 """What `pip install hipnet-edge` alone does not bring."""
 

@@ -45,9 +45,7 @@ def figures(sample: Sample) -> dict[str, Any]:
         report[marker] = {
             "all": _correlations(known, known.columns[marker]),
             "ceiling": _correlations(known, known.columns[marker], infected.astype(float)),
-            "within_pji": _correlations(
-                known.subset(infected), known.columns[marker][infected]
-            ),
+            "within_pji": _correlations(known.subset(infected), known.columns[marker][infected]),
         }
     return {"definition": DEFINITION, **report} if report else {}
 
