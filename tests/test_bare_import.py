@@ -14,16 +14,7 @@ from small_bundle import write_bundle
 import hipnet_edge
 
 OPTIONAL = (
-    *(
-        "onnxruntime",
-        "openvino",
-        "cryptography",
-        "tensorrt",
-        "tensorrt_rtx",
-        "pycuda",
-        "cuda",
-        "highdicom",
-    ),
+    *("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "pycuda", "cuda", "highdicom"),
     *("pynetdicom", "onnx", "onnxscript", "torch", "torchvision", "timm", "polygraphy"),
     *("matplotlib", "sklearn", "scipy", "tqdm", "psutil", "PIL", "pylibjpeg", "openjpeg"),
     *("jsonschema", "pytest", "pandas", "nncf", "cryptography"),
