@@ -21,11 +21,11 @@ from benchmarks.accuracy import answer, named
 from benchmarks.cause_figures import subgroups
 from benchmarks.outcome import Outcome
 from export.cohort import Cohort
-from export.evaluate import DISEASED_CELL
 from export.provenance import made_here, write
 from hipnet_edge.backends import choose_backend
 from hipnet_edge.bundle import Bundle
 from hipnet_edge.errors import HipNetError
+from hipnet_edge.evaluation.maps import DISEASED_CELL
 from hipnet_edge.vocabulary import CAUSES, VIEWS, Cause
 
 Array = NDArray[Any]

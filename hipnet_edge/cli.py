@@ -1,7 +1,8 @@
 """The `hipnet-edge` command: thin, for people at a terminal and for programs that call it.
 
 Results go to stdout, everything else to stderr; with `--json -` stdout holds JSON and nothing else.
-Exit codes: 0 result, 1 fault, 2 bad usage, 3 input refused, 4 bundle or engine unusable.
+Exit codes: 0 result, 1 fault, 2 bad usage, 3 input refused, 4 bundle or engine unusable, 5 not
+accepted by a validation.
 What is heavy is imported by the command that needs it, so that `--help` answers at once.
 """
 
@@ -26,6 +27,7 @@ from hipnet_edge.errors import (
     InputRefused,
     UsageError,
 )
+from hipnet_edge.evaluation.commands import plan_validation, validate
 from hipnet_edge.predict_files import (
     Delivery,
     check_inputs,
@@ -104,6 +106,10 @@ def hipnet_edge() -> None:
 
     Simulated / research use. Not for clinical use.
     """
+
+
+hipnet_edge.add_command(validate)
+hipnet_edge.add_command(plan_validation)
 
 
 @hipnet_edge.command()

@@ -111,7 +111,7 @@ def delong(scores: Array, positive: Array) -> Areas:
     return Areas(values, covariance)
 
 
-def area_variance(area: float, positives: float, negatives: float) -> float:
+def area_variance(area: float, positives: Any, negatives: Any) -> Any:
     """Hanley and McNeil's variance of an area, with Newcombe's symmetric correction."""
     pairs = (positives + negatives) / 2.0 - 1.0
     spread = (1.0 - area) / (2.0 - area) + area / (1.0 + area)
@@ -126,7 +126,7 @@ def newcombe_area(area: float, positives: float, negatives: float) -> tuple[floa
     from scipy.optimize import brentq
 
     def off(true: float) -> float:
-        return (area - true) ** 2 - Z95**2 * area_variance(true, positives, negatives)
+        return float((area - true) ** 2 - Z95**2 * area_variance(true, positives, negatives))
 
     low = 0.0 if area <= 0.0 or off(1e-9) <= 0.0 else float(brentq(off, 1e-9, area - 1e-12))
     high = (
