@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hipnet_edge.errors import OverlayUnusable, Reason
+from hipnet_edge.errors import InputRefused, OverlayUnusable, Reason
 from hipnet_edge.fields import Fields
 from hipnet_edge.manifest import canonical_digest
 from hipnet_edge.overlay_signature import check_signature, signed
@@ -283,13 +283,21 @@ class Overlay:
             conformal_threshold=self.conformal_threshold,
         )
 
-    def was_fitted_on(self, prediction: Prediction) -> bool:
-        """Whether one of the study's two images was among those that it was fitted on."""
-        return any(
-            name in self.images
-            for record in prediction.inputs.values()
-            for name in image_names(record, self.salt)
+    def require_unseen(self, prediction: Prediction) -> None:
+        """Refuse a study that cannot say how well the overlay works, as it was fitted on it.
+
+        Raises:
+            InputRefused: FITTED_ON; one of the study's two images was among those.
+        """
+        names = (
+            name for record in prediction.inputs.values() for name in image_names(record, self.salt)
         )
+        if any(name in self.images for name in names):
+            raise InputRefused(
+                Reason.FITTED_ON,
+                "The overlay was fitted on this study, so it cannot show how well the overlay "
+                "works.",
+            )
 
 
 def _complain(what: str) -> OverlayUnusable:

@@ -32,6 +32,7 @@ from hipnet_edge.workers import Workers
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from hipnet_edge.decision import Decision
     from hipnet_edge.intake import Source
 
 
@@ -130,6 +131,19 @@ class Predictor:
     def overlay(self) -> Overlay | None:
         """The site's calibration that its answers follow, if there is one."""
         return self._overlay
+
+    @property
+    def decision(self) -> Decision | None:
+        """The calibration that its answers follow: the bundle's, with what an overlay changes."""
+        decision = self._bundle.manifest.decision
+        if decision is None or self._overlay is None:
+            return decision
+        return self._overlay.decision(decision)
+
+    @property
+    def threads(self) -> int:
+        """How many threads work for one call, and so many studies are under way in a stream."""
+        return self._threads
 
     @property
     def provenance(self) -> Provenance:
