@@ -138,6 +138,7 @@ def _record(study: Study, prepared: StudyInput, view: View) -> InputRecord:
         **radiograph.named_by,
         every_pixel=radiograph.every_pixel,
         pixel_spacing=radiograph.pixel_spacing,
+        exposure=radiograph.exposure,
         voi=radiograph.voi,
         geometry=prepared.views[view].geometry,
     )

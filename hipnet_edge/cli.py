@@ -28,7 +28,7 @@ from hipnet_edge.errors import (
     UsageError,
 )
 from hipnet_edge.evaluation.commands import plan_validation, validate
-from hipnet_edge.evaluation.site_commands import calibrate
+from hipnet_edge.evaluation.site_commands import calibrate, drift
 from hipnet_edge.predict_files import (
     Delivery,
     check_inputs,
@@ -110,6 +110,7 @@ def hipnet_edge() -> None:
 
 
 hipnet_edge.add_command(calibrate)
+hipnet_edge.add_command(drift)
 hipnet_edge.add_command(validate)
 hipnet_edge.add_command(plan_validation)
 

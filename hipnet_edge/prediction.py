@@ -20,6 +20,7 @@ from hipnet_edge.errors import UsageError
 from hipnet_edge.vocabulary import CAUSES, VIEWS, Cause, Flag, Laterality, View
 
 if TYPE_CHECKING:
+    from hipnet_edge.acquisition import Exposure
     from hipnet_edge.collimation import Box
     from hipnet_edge.dicom_reader import DicomSource
     from hipnet_edge.geometry import Geometry
@@ -49,6 +50,8 @@ class InputRecord:
     every_pixel: bool
     """Whether every pixel was decoded: see `exact` of `Predictor`."""
     pixel_spacing: PixelSpacing | None
+    exposure: Exposure | None
+    """What the detector says of its exposure; None where the header says nothing."""
     voi: str
     """Which VOI transformation of the header was applied."""
     geometry: Geometry

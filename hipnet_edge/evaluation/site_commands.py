@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,8 @@ from hipnet_edge.errors import MissingExtra, UsageError
 if TYPE_CHECKING:
     from hipnet_edge.overlay import Overlay
 
+WORRY = 5
+"""Exit code of a comparison that says that it is time to worry."""
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -105,3 +108,49 @@ def overlay_table(overlay: Overlay) -> str:
 def _need_extra(extra: str, package: str, needed_for: str) -> None:
     if find_spec(package) is None:
         raise MissingExtra(extra, needed_for)
+
+
+@click.command()
+@click.option("--baseline", type=_FILE, help="What the acceptance found, from --make-baseline.")
+@click.option(
+    "--recent",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The device's daily file, or a folder of results as JSON.",
+)
+@click.option(
+    "--days",
+    type=click.IntRange(min=1),
+    default=7,
+    show_default=True,
+    help="How many of the last days on record count.",
+)
+@click.option("--make-baseline", "made", type=_FILE, help="Write a baseline of --recent instead.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def drift(baseline: Path | None, recent: Path, days: int, made: Path | None, as_json: bool) -> int:
+    r"""Say whether recent answers are still those of the acceptance.
+
+    \b
+    hipnet-edge drift --recent accepted/ --make-baseline baseline.json
+    hipnet-edge drift --baseline baseline.json --recent daily.jsonl
+
+    Distributions of scores and exposure, flags and refusals are compared; with few studies it says
+    that they are too few. The exit code is 5 where it is time to worry, else 0.
+    """
+    from hipnet_edge.evaluation.daily import read_statistics
+    from hipnet_edge.evaluation.drift import Concern, compare, recent_statistics
+    from hipnet_edge.predict_files import writing
+
+    _need_extra("evaluate", "scipy", "Looking for drift")
+    if made is not None and baseline is None:
+        found = recent_statistics(recent, days)
+        with writing(made):
+            made.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
+        click.echo(f"{made}: {found.studies} studies, {found.model}")
+        return 0
+    if baseline is None or made is not None:
+        raise click.UsageError("Name either --baseline or --make-baseline.")
+    accepted = read_statistics(baseline)
+    report = compare(accepted, recent_statistics(recent, days, accepted.model))
+    click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.in_words())
+    return WORRY if report.concern is Concern.WORRY else 0
