@@ -42,7 +42,7 @@ def probability_colours() -> NDArray[np.uint8]:
 
 def new_page(rows: int, columns: int) -> Picture:
     """An empty page in the background colour."""
-    return np.full((rows, columns, 3), BACKGROUND, dtype=np.uint8)
+    return np.tile(np.array(BACKGROUND, np.uint8), (rows, columns, 1))
 
 
 class Pen:

@@ -85,6 +85,33 @@ class Geometry:
         part = laid[seen.shifted(-self.box.top, -self.box.left).slices]
         return seen, np.asarray(part, np.float32)
 
+    def map_averaged(
+        self, map2d: NDArray[np.floating], region: Box, shape: tuple[int, int]
+    ) -> NDArray[np.float32]:
+        """A part of `map_to_image`, averaged over areas to a smaller picture of it.
+
+        Laying a map over the radiograph and averaging are both linear and go by rows and columns,
+        so the two together are two small matrices: no pixel of the radiograph is touched.
+
+        Args:
+            map2d: the map [h, w], of any stride.
+            region: the part, in pixels of the radiograph.
+            shape: rows and columns of the picture.
+
+        Returns:
+            float32 of that shape.
+        """
+        cells = np.asarray(map2d, np.float32)
+        cells = cells[:, ::-1] if self.mirrored else cells
+        box = self.box
+        down = _averages(cells.shape[0], box.top, box.bottom, region.top, region.bottom, shape[0])
+        across = _averages(cells.shape[1], box.left, box.right, region.left, region.right, shape[1])
+        # Not numpy's product: its library starts threads that spin, which takes longer than this.
+        nothing = np.empty(0, np.float32)
+        rows = cv2.gemm(down, np.ascontiguousarray(cells), 1.0, nothing, 0.0)
+        averaged = cv2.gemm(rows, across, 1.0, nothing, 0.0, flags=cv2.GEMM_2_T)
+        return np.asarray(averaged, np.float32)
+
     def image_to_network(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """Cut, resize and mirror any [rows, columns] array as the radiograph was.
 
@@ -188,6 +215,30 @@ def laid(part: NDArray[np.float32], seen: Box, box: Box) -> NDArray[np.float32]:
     cut = np.zeros((box.height, box.width), np.float32)
     cut[seen.shifted(-box.top, -box.left).slices] = part
     return cut
+
+
+def _averages(
+    cells: int, start: int, end: int, first: int, last: int, shown: int
+) -> NDArray[np.float32]:
+    """What each cell of a line adds to each pixel of its picture: float32 [shown, cells].
+
+    Args:
+        cells: how many of them tile the line.
+        start: where it starts, in pixels of the radiograph.
+        end: where it ends.
+        first: where the part that is shown starts.
+        last: where that ends.
+        shown: to how many pixels it is averaged.
+    """
+    laid = cv2.resize(
+        np.eye(cells, dtype=np.float32), (cells, end - start), interpolation=cv2.INTER_LINEAR
+    )
+    part = np.zeros((last - first, cells), np.float32)
+    low = max(start, first)
+    high = max(low, min(end, last))
+    part[low - first : high - first] = laid[low - start : high - start]
+    averaged = cv2.resize(part, (cells, shown), interpolation=cv2.INTER_AREA)
+    return np.asarray(averaged, np.float32)
 
 
 def _points(points: ArrayLike) -> NDArray[np.float64]:

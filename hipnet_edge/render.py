@@ -133,18 +133,18 @@ class _Shown:
     """One radiograph at the sizes it has on the page, with any of its maps over it."""
 
     def __init__(self, prediction: Prediction, radiograph: Radiograph, view: View) -> None:
-        self._prediction, self._view = prediction, view
-        geometry = prediction.inputs[view].geometry
-        self._seen = geometry.box.clip(Box(0, 0, *geometry.image_shape))
+        self._maps = {cause: prediction.map_for(view, cause) for cause in CAUSES}
+        self._geometry = prediction.inputs[view].geometry
+        self._frame = Box(0, 0, *self._geometry.image_shape)
+        self._seen = self._geometry.box.clip(self._frame)
         whole = radiograph.grey_levels()
         self._large = drawing.fit(whole, *_VIEW_SIZE)
         self._small = drawing.fit(whole[self._seen.slices], *_SMALL_SIZE)
 
     def large(self, cause: Cause) -> Picture:
         """The whole radiograph; a thin outline shows what the network saw of it."""
-        whole = self._prediction.map_for(self._view, cause, full_resolution=True)
-        picture = _overlay_small(self._large, whole)
-        scale = picture.shape[1] / whole.shape[1]
+        picture = self._overlay(self._large, cause, self._frame)
+        scale = picture.shape[1] / self._frame.width
         corners = [round(scale * edge) for edge in (self._seen.left, self._seen.top)]
         size = [round(scale * side) for side in (self._seen.width, self._seen.height)]
         drawing.frame(picture, (corners[0], corners[1]), (size[0], size[1]))
@@ -152,15 +152,14 @@ class _Shown:
 
     def small(self, cause: Cause) -> Picture:
         """What the network saw of the radiograph, the right way round."""
-        whole = self._prediction.map_for(self._view, cause, full_resolution=True)
-        return _overlay_small(self._small, whole[self._seen.slices])
+        return self._overlay(self._small, cause, self._seen)
 
-
-def _overlay_small(grey: NDArray[np.float32], probability_map: NDArray[np.float32]) -> Picture:
-    """An overlay at the radiograph's size on the page, whatever the map's."""
-    rows, columns = grey.shape
-    resized = cv2.resize(probability_map, (columns, rows), interpolation=cv2.INTER_AREA)
-    return overlay(grey, resized.astype(np.float32, copy=False))
+    def _overlay(self, grey: NDArray[np.float32], cause: Cause, region: Box) -> Picture:
+        """A map over the region of the radiograph that a picture shows."""
+        rows, columns = grey.shape
+        return overlay(
+            grey, self._geometry.map_averaged(self._maps[cause], region, (rows, columns))
+        )
 
 
 def _header(page: Picture, pen: Pen, prediction: Prediction) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -121,3 +122,16 @@ def test_wrong_shapes_are_refused():
         PLAIN.map_to_image(np.zeros((2, 3, 4)))
     with pytest.raises(UsageError):
         PLAIN.to_image([1.0, 2.0, 3.0])
+
+
+@settings(deadline=None, max_examples=40)
+@given(geometries(), st.integers(0, 2**31), st.integers(2, 40), st.integers(2, 40))
+def test_an_averaged_map_is_the_laid_map_averaged(geometry, seed, rows, columns):
+    cells = np.random.default_rng(seed).random((16, 10), np.float32)
+    frame = Box(0, 0, *geometry.image_shape)
+    for region in (frame, geometry.box.clip(frame)):
+        shape = min(rows, region.height), min(columns, region.width)
+        laid = geometry.map_to_image(cells)[region.slices]
+        expected = cv2.resize(laid, shape[::-1], interpolation=cv2.INTER_AREA)
+        found = geometry.map_averaged(cells, region, shape)
+        np.testing.assert_allclose(found, expected, atol=1e-5)

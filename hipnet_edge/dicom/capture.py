@@ -44,10 +44,11 @@ def capture(filing: Filing, study: Study) -> Dataset:
         reference.PurposeOfReferenceCodeSequence = [codes.item(codes.SOURCE_IMAGE)]
         dataset.SourceImageSequence.append(reference)
     dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = page.shape
-    dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 1
+    # By pixel although RLE keeps planes apart: Orthanc shows 9 small pages where it says by plane.
+    dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 0
     dataset.BitsAllocated = dataset.BitsStored = 8
     dataset.HighBit, dataset.PixelRepresentation = 7, 0
-    dataset.LossyImageCompression = "00"
+    filing.lossy_history(dataset, *VIEWS)
     dataset.PixelData = encapsulate([pack_picture(page)])
     dataset["PixelData"].is_undefined_length = True
     return filing.complete(dataset, "capture", RLELossless)

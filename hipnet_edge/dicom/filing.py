@@ -12,7 +12,7 @@ from pydicom.uid import UID
 
 from hipnet_edge.dicom import codes
 from hipnet_edge.dicom.identifiers import derived_uid
-from hipnet_edge.dicom.source import COPIED, EQUIPMENT, NEVER_ABSENT
+from hipnet_edge.dicom.source import COPIED, EQUIPMENT, LOSSY, NEVER_ABSENT
 from hipnet_edge.dicom_reader import text
 from hipnet_edge.vocabulary import View
 
@@ -68,6 +68,15 @@ class Filing:
         dataset.ContributingEquipmentSequence = self._equipment()
         dataset.file_meta = _file_meta(dataset, transfer_syntax)
         return dataset
+
+    def lossy_history(self, dataset: Dataset, *views: View) -> None:
+        """Say whether what an object was made from has ever been compressed with loss."""
+        dataset.LossyImageCompression = "00"
+        for header in (self.sources[view].header for view in views):
+            if text(header, "LossyImageCompression") == "01":
+                for keyword in LOSSY:
+                    if keyword in header:
+                        dataset[keyword] = header[keyword]
 
     def _patient_and_study(self, dataset: Dataset) -> None:
         header = self.sources[View.AP].header

@@ -67,7 +67,7 @@ def result_uids(
     digest = hashlib.sha256(json.dumps(shaping, sort_keys=True).encode())
     for view, source in sources.items():
         digest.update(prediction.maps[view].astype("<f4").tobytes())
-        digest.update(source.header.to_json().encode())
+        digest.update(source.encoded())
     _, _, study, _ = next(iter(sources.values())).uids
     side = next(iter(prediction.inputs.values())).laterality.value
     return ResultUids(digest.hexdigest(), (study, side))

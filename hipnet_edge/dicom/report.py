@@ -10,13 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
 
 from hipnet_edge.dicom import codes
 from hipnet_edge.dicom.filing import MAKER, parameters
 from hipnet_edge.dicom.identifiers import derived_uid
-from hipnet_edge.dicom.source import UIDS
-from hipnet_edge.vocabulary import CAUSES, VIEWS, Cause, View
+from hipnet_edge.vocabulary import CAUSES, Cause, View
 from hipnet_edge.wording import FLAG_WORDS, RESEARCH_USE
 
 if TYPE_CHECKING:
@@ -47,30 +46,33 @@ def report(filing: Filing) -> Dataset:
             relationship_type=sr.RelationshipTypeValues.CONTAINS,
         )
     )
-    document = sr.Comprehensive3DSR(
-        evidence=[evidence(filing, view) for view in VIEWS],
-        content=content[0],
-        series_instance_uid=filing.uids.series("report"),
-        series_number=1,
-        sop_instance_uid=filing.uids.instance("report"),
-        instance_number=1,
-        manufacturer=MAKER,
-        is_complete=True,
-        is_final=False,
-        is_verified=False,
-    )
+    # highdicom's class for the document copies and searches the whole content several times.
+    document = Dataset()
+    for element in content[0]:
+        document.add(element)
+    document.SOPClassUID = Comprehensive3DSRStorage
+    document.Modality = "SR"
+    document.CompletionFlag, document.VerificationFlag = "COMPLETE", "UNVERIFIED"
+    document.PreliminaryFlag = "PRELIMINARY"
+    document.PerformedProcedureCodeSequence = []
+    document.ReferencedPerformedProcedureStepSequence = []
+    document.CurrentRequestedProcedureEvidenceSequence = [_evidence(filing)]
     return filing.complete(document, "report", ExplicitVRLittleEndian)
 
 
-def evidence(filing: Filing, view: View) -> Dataset:
-    """A radiograph as highdicom wants evidence: its UIDs; who the patient is comes later."""
+def _evidence(filing: Filing) -> Dataset:
+    """Every radiograph that the report speaks of, by study and series (PS3.3 table C.17-3)."""
+    by_series: dict[str, list[Dataset]] = {}
+    for source in filing.sources.values():
+        _, _, study, series = source.uids
+        by_series.setdefault(series, []).append(source.reference())
     evidence = Dataset()
-    for keyword, uid in zip(UIDS, filing.sources[view].uids, strict=True):
-        setattr(evidence, keyword, uid)
-    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex"):
-        setattr(evidence, keyword, "")
-    for keyword in ("AccessionNumber", "StudyID", "StudyDate", "StudyTime"):
-        setattr(evidence, keyword, "")
+    evidence.StudyInstanceUID = study
+    evidence.ReferencedSeriesSequence = []
+    for series, references in by_series.items():
+        one = Dataset()
+        one.SeriesInstanceUID, one.ReferencedSOPSequence = series, references
+        evidence.ReferencedSeriesSequence.append(one)
     return evidence
 
 
@@ -139,7 +141,7 @@ def _group(
         algorithm_id=sr.AlgorithmIdentification(
             name=MAKER,
             version=made_by.package_version,
-            parameters=parameters(made_by),
+            parameters=["; ".join(parameters(made_by))],
             family=codes.ARTIFICIAL_INTELLIGENCE,
             manufacturer=MAKER,
         ),

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from hipnet_edge.dicom_reader import text
 from hipnet_edge.errors import MissingExtra, UsageError
 from hipnet_edge.input_limits import read_bytes
+from hipnet_edge.opencv import in_calling_thread
 from hipnet_edge.vocabulary import VIEWS, View
 
 if TYPE_CHECKING:
@@ -125,11 +126,12 @@ def result_objects(
         study = _decoded(prediction, sources, {View.AP: ap, View.LATERAL: lateral})
     uids = result_uids(prediction, sources, station_name)
     filing = Filing(prediction, sources, uids, station_name, datetime.now().astimezone())
-    objects = (
-        report(filing),
-        *(segmentation(filing, view) for view in VIEWS),
-        capture(filing, study),
-    )
+    with in_calling_thread():
+        objects = (
+            report(filing),
+            *(segmentation(filing, view) for view in VIEWS),
+            capture(filing, study),
+        )
     return tuple(map(ResultDataset, KINDS, objects))
 
 

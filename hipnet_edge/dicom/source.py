@@ -6,12 +6,15 @@ the patient's and the study's attributes are read, to be copied as they stand.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 
 from hipnet_edge.dicom_reader import read_dicom, text
 from hipnet_edge.errors import InputRefused, Reason, UsageError
@@ -21,6 +24,8 @@ from hipnet_edge.vocabulary import VIEWS, View
 if TYPE_CHECKING:
     from hipnet_edge.dicom_reader import DicomSource
     from hipnet_edge.prediction import Prediction
+
+logger = logging.getLogger(__name__)
 
 UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 """What every object has, and what nothing can be filed beside without."""
@@ -74,10 +79,14 @@ EQUIPMENT = (
 )
 """What took the radiograph (General Equipment, C.7.5.1)."""
 
-_LOOKED_AT = (
-    *("Modality", "Rows", "Columns", "PatientOrientation", "LossyImageCompression"),
-    *("LossyImageCompressionRatio", "LossyImageCompressionMethod"),
+LOSSY = (
+    "LossyImageCompression",
+    "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod",
 )
+"""Once lossy, always so, and all that is made of it (C.7.6.1.1.5)."""
+
+_LOOKED_AT = ("Modality", "Rows", "Columns", "PatientOrientation", *LOSSY)
 _UID = re.compile(r"[0-9][0-9.]{0,63}")
 
 
@@ -94,6 +103,13 @@ class SourceImage:
         """The values of `UIDS`."""
         sop_class, instance, study, series = (text(self.header, keyword) for keyword in UIDS)
         return sop_class, instance, study, series
+
+    def encoded(self) -> bytes:
+        """The header as bytes, to be hashed."""
+        buffer = DicomBytesIO()
+        buffer.is_little_endian, buffer.is_implicit_VR = True, False
+        write_dataset(buffer, self.header)
+        return buffer.getvalue()
 
     def reference(self) -> Dataset:
         """Class and instance, as an item of a sequence of references (PS3.3 table 10-11)."""
@@ -121,10 +137,13 @@ def _read(prediction: Prediction, view: View, source: DicomSource) -> SourceImag
     wanted = (*UIDS, *COPIED, *EQUIPMENT, *_LOOKED_AT)
     read = read_dicom(source, wanted).header
     header = Dataset()
-    with refusing(Reason.NOT_DICOM, "The header is damaged and cannot be read."):
-        for keyword in dict.fromkeys(wanted):
+    for keyword in dict.fromkeys(wanted):
+        try:
             if keyword in read:
                 header[keyword] = read[keyword]
+        except Exception:  # noqa: PERF203 - what can't be read can't be copied; pydicom raises anything
+            logger.debug("%s of the %s radiograph cannot be read", keyword, view.label)
+    with refusing(Reason.NOT_DICOM, "The header is damaged and cannot be read."):
         image = SourceImage(view, header)
         missing = [
             keyword
@@ -138,6 +157,8 @@ def _read(prediction: Prediction, view: View, source: DicomSource) -> SourceImag
             "beside it.",
         )
     record = prediction.inputs[view]
+    if record.sop_instance_uid is None:
+        raise UsageError("The prediction was not made from DICOM radiographs.")
     made_from = (record.sop_instance_uid, record.study_instance_uid)
     if made_from != (image.uids[1], image.uids[2]):
         raise UsageError(f"The prediction was made from another {view.label} radiograph.")
