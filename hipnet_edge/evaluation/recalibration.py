@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from hipnet_edge import __version__
 from hipnet_edge.errors import InputRefused, Reason, UsageError
-from hipnet_edge.evaluation import bootstrap, causes
 from hipnet_edge.evaluation.calibration import (
     COVERAGE,
     HIGHEST,
@@ -29,6 +28,7 @@ from hipnet_edge.evaluation.calibration import (
     conformal_threshold,
     fit_temperatures,
 )
+from hipnet_edge.evaluation.gain import Calibrated, changes
 from hipnet_edge.evaluation.outcome import exchanged_labels, no_better_than_chance
 from hipnet_edge.evaluation.run import radiograph
 from hipnet_edge.evaluation.sample import SOUND, Sample
@@ -301,75 +301,19 @@ def _within(temperatures: Array) -> bool:
     return bool(((temperatures > 1.05 * LOWEST) & (temperatures < 0.95 * HIGHEST)).all())
 
 
-@dataclass(frozen=True)
-class _Answers:
-    """Answers under one calibration, each study's never under one that it was fitted on."""
-
-    probabilities: Array
-    plausible: Array
-    called: Array
-
-    @classmethod
-    def under(
-        cls, probabilities: Array, thresholds: Mapping[str, float], conformal: float
-    ) -> _Answers:
-        least = np.minimum(1.0 - conformal, probabilities.max(axis=1))
-        limits = np.array([thresholds[cause.value] for cause in CAUSES])
-        return cls(probabilities, probabilities >= least[:, None], probabilities >= limits)
-
-
 def _gain(studies: _Studies, counts: Array, decision: Decision) -> dict[str, Any]:
-    """Each figure with the bundle's calibration, with the site's, and the change, paired."""
+    """What the site's calibration changes, each study answered by one that it was not fitted on."""
     given = {cause.value: limit for cause, limit in decision.thresholds.items()}
-    before = _Answers.under(
-        studies.at(np.ones(len(studies.weights))), given, decision.conformal_threshold
-    )
-    fold, n = studies.folds(seed=2), len(studies.causes)
-    after = _Answers(np.empty((n, 5)), np.empty((n, 5), bool), np.empty((n, 5), bool))
+    unchanged = studies.at(np.ones(len(studies.weights)))
+    before = Calibrated.under(unchanged, given, decision.conformal_threshold)
+    fold, parts = studies.folds(seed=2), []
     for one in range(FOLDS):
-        own = fold == one
-        fit = studies[~own].fit()
-        found = _Answers.under(
-            studies[own].at(fit.temperatures), fit.thresholds, fit.conformal_threshold
+        fit, own = studies[fold != one].fit(), studies[fold == one]
+        parts.append(
+            Calibrated.under(own.at(fit.temperatures), fit.thresholds, fit.conformal_threshold)
         )
-        for name in vars(after):
-            getattr(after, name)[own] = getattr(found, name)
-    rows_before = _figures(before, studies.causes, counts)
-    rows_after = _figures(after, studies.causes, counts)
-    return {
-        name: {
-            "bundle": bootstrap.with_interval(rows_before[name]),
-            "overlay": bootstrap.with_interval(rows),
-            "change": bootstrap.with_interval(rows - rows_before[name]),
-        }
-        for name, rows in rows_after.items()
-    }
-
-
-def _figures(answers: _Answers, true: Array, counts: Array) -> dict[str, Array]:
-    """Each figure [R] over all resamples."""
-    p, studies = answers.probabilities, np.arange(len(true))
-    correct = p.argmax(axis=1) == true
-    of_cause = [true == k for k in range(len(CAUSES))]
-    halves = [
-        (
-            bootstrap.mean(counts[:, own], answers.called[own, k].astype(float))
-            + bootstrap.mean(counts[:, ~own], (~answers.called[~own, k]).astype(float))
-        )
-        / 2.0
-        for k, own in enumerate(of_cause)
-    ]
-    return {
-        "log_loss": bootstrap.mean(counts, -np.log(np.maximum(p[studies, true], 1e-12))),
-        "brier": causes.brier(counts, p, true),
-        "calibration_error": causes.calibration_error(counts, p, correct)[0],
-        "accuracy": bootstrap.mean(counts, correct.astype(float)),
-        "balanced_accuracy_at_thresholds": np.asarray(np.mean(halves, axis=0)),
-        "conformal_coverage": bootstrap.mean(
-            counts, answers.plausible[studies, true].astype(float)
-        ),
-        "conformal_size": bootstrap.mean(counts, answers.plausible.sum(axis=1).astype(float)),
-    }
+    order = np.argsort(np.concatenate([np.flatnonzero(fold == one) for one in range(FOLDS)]))
+    return changes(before, Calibrated.together(parts, order), studies.causes, counts)
 
 
 def _notices(
