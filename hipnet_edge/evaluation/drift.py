@@ -25,8 +25,8 @@ from hipnet_edge.prediction import Prediction
 
 Array = NDArray[Any]
 
-ALPHA = 0.01
-"""The chance of an alarm in one comparison where nothing has changed."""
+ALPHA = 0.05
+"""The most that the chance of an alarm in one comparison may be where nothing has changed."""
 FEWEST_RECENT, FEWEST_BASELINE = 30, 100
 LARGE_INDEX, LARGE_DIFFERENCE = 0.1, 0.05
 """Above these a change that is no chance is one to worry about: population stability index, and

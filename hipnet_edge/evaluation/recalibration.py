@@ -1,9 +1,10 @@
 """A site's own calibration: fitted on its cases, judged on cases that it was not fitted on.
 
-Temperatures are fitted on all failed studies. Thresholds and the conformal set come from
-probabilities of studies that no temperature was fitted to: the patients are cut into folds, and
-those of each fold are answered with the temperatures of the others. What the calibration gains is
-measured the same way, once more around all of it. Maps, novelty and sign of failure are not fitted.
+Temperatures are fitted on all failed studies, and stay the bundle's where others are not shown to
+be better. Thresholds and the conformal set come from probabilities of studies that no temperature
+was fitted to: the patients are cut into folds, and those of each fold are answered with the
+temperatures of the others. What the calibration gains is measured the same way, once more around
+all of it. Maps, novelty and sign of failure are not fitted.
 """
 
 from __future__ import annotations
@@ -149,6 +150,14 @@ class _Studies:
         fold[order] = np.arange(len(patients)) % FOLDS
         return np.asarray(fold[np.searchsorted(patients, self.patients)])
 
+    def _better(self, probabilities: Array, others: Array) -> bool:
+        """Whether log loss is lower by two standard errors, a patient's studies taken together."""
+        own = np.arange(len(self.causes)), self.causes
+        losses = [-np.log(np.maximum(p[own], 1e-12)) for p in (probabilities, others)]
+        _, which = np.unique(self.patients, return_inverse=True)
+        gain = np.bincount(which, losses[1] - losses[0])
+        return bool(gain.mean() > 2.0 * gain.std(ddof=1) / np.sqrt(len(gain)))
+
     def apart(self, seed: int) -> Array:
         """Probabilities [N, 5] of each study at temperatures that it took no part in."""
         fold, found = self.folds(seed), np.empty((len(self.causes), len(CAUSES)))
@@ -158,9 +167,17 @@ class _Studies:
         return found
 
     def fit(self, seed: int = 1) -> Fit:
-        apart = self.apart(seed)
+        """Temperatures other than the bundle's only where they are shown to be better.
+
+        A bundle was fitted on more studies than a site has; on fewer, the rule of succession makes
+        a right one less sure than it may be.
+        """
+        unchanged = np.ones(len(self.weights))
+        apart, of_bundle = self.apart(seed), self.at(unchanged)
+        better = self._better(apart, of_bundle)
+        apart = apart if better else of_bundle
         return Fit(
-            self.temperatures(),
+            self.temperatures() if better else unchanged,
             cause_thresholds(apart, self.causes),
             conformal_threshold(apart, self.causes, COVERAGE),
         )
@@ -201,14 +218,14 @@ def fit_overlay(
     before = Sample.of(studies.at(np.ones(len(studies.weights))), studies.causes,
                        studies.patients, {})  # fmt: skip
     unfit = "" if trust_labels else exchanged_labels(before) or no_better_than_chance(before)
-    fit = studies.fit()
-    if not unfit and not _within(fit.temperatures):
+    if not unfit and not _within(studies.temperatures()):
         unfit = (
             "The answers and the causes of this cohort do not fit each other: no temperature "
             "makes them agree. Are the causes right, and those of these files?"
         )
     if unfit:
         raise UsageError(unfit, Reason.CALIBRATION_REFUSED)
+    fit = studies.fit()
     figures = _gain(studies, before.counts, decision)
     names = [backbone.name for backbone in bundle.manifest.backbones]
     salt = secrets.token_hex(16)
@@ -248,7 +265,7 @@ def fit_overlay(
             ),
         },
         "figures": figures,
-        "notices": _notices(studies, figures, skipped),
+        "notices": _notices(studies, fit, figures, skipped),
     }
     return Overlay.from_content(content)
 
@@ -317,12 +334,17 @@ def _gain(studies: _Studies, counts: Array, decision: Decision) -> dict[str, Any
 
 
 def _notices(
-    studies: _Studies, figures: Mapping[str, Any], skipped: Mapping[str, int]
+    studies: _Studies, fit: Fit, figures: Mapping[str, Any], skipped: Mapping[str, int]
 ) -> list[str]:
     """What the overlay's user should know, in sentences."""
     said = []
     low, high = figures["log_loss"]["change"]["ci95"]
-    if low > 0:
+    if (fit.temperatures == 1.0).all():
+        said.append(
+            "Probabilities stay the bundle's: no other temperatures were shown to be better. Only "
+            "thresholds and the conformal set are the site's."
+        )
+    elif low > 0:
         said.append("WORSE than the bundle's own calibration on these studies: do not use it.")
     elif high >= 0:
         said.append(

@@ -125,7 +125,7 @@ def test_many_threads_lose_no_count(predictions, tmp_path):
 
 def test_false_alarms_are_rare_and_stated_shifts_are_seen():
     quiet = alarms(SHIFTS["none"], 60, 200, seed=5)
-    assert quiet["worry_or_watch"]["part"] <= 0.03  # meant is 0.01; 0.05 is what is allowed
+    assert quiet["worry_or_watch"]["part"] <= 0.05
     assert alarms(SHIFTS["dose halved"], 30, 20)["worry"]["part"] == 1.0
     assert alarms(SHIFTS["a fifth of the studies refused"], 150, 20)["worry"]["part"] >= 0.9
 
