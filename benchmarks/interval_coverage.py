@@ -23,17 +23,19 @@ from export.provenance import made_here, write
 from hipnet_edge.evaluation import bootstrap, causes
 from hipnet_edge.evaluation.causes import auc_by_cause, balanced_accuracy, brier
 from hipnet_edge.evaluation.figure import Figure
-from hipnet_edge.evaluation.intervals import wilson
+from hipnet_edge.evaluation.intervals import Z95, delong, wilson
 from hipnet_edge.evaluation.risk import PJI
 from hipnet_edge.evaluation.sample import Sample
+from hipnet_edge.vocabulary import CAUSES, Cause
 
 Array = NDArray[Any]
 
+FRACTURE = CAUSES.index(Cause.PERIPROSTHETIC_FRACTURE)
 EVEN, UNEVEN = (40, 40, 40, 40, 40), (30, 70, 25, 15, 60)
 SCENARIOS: dict[str, dict[str, Any]] = {
     "one study a patient": {"patients": EVEN, "skill": 1.5},
     "two studies a patient": {"patients": EVEN, "skill": 1.5, "studies": 2},
-    "causes of unequal frequency": {"patients": UNEVEN, "skill": 2.5},
+    "higher areas, causes of unequal frequency": {"patients": UNEVEN, "skill": 2.5},
 }
 """Patients by cause, how far the true cause is raised, studies of each patient."""
 OF_THE_TRUTH = 400
@@ -64,6 +66,7 @@ def values(sample: Sample) -> dict[str, float]:
         "balanced_accuracy": float(balanced_accuracy(counts, sample.correct, sample.causes)[0]),
         "macro_auc": float(areas.mean()),
         "pji_auc": float(areas[PJI]),
+        "fracture_auc": float(areas[FRACTURE]),
         "brier": float(brier(counts, sample.probabilities, sample.causes)[0]),
         "pji_sensitivity": float((sample.probabilities[sample.causes == PJI, PJI] >= 0.4).mean()),
         "marker_spearman": float(_spearman(counts, sample)[0]),
@@ -81,6 +84,7 @@ def intervals(sample: Sample) -> dict[str, dict[str, tuple[float, float]]]:
     figures: dict[str, Figure] = {
         **{name: found[name] for name in ("accuracy", "balanced_accuracy", "macro_auc", "brier")},
         "pji_auc": found["auc"]["pji"],
+        "fracture_auc": found["auc"]["periprosthetic_fracture"],
         "pji_sensitivity": sample.proportion(sample.probabilities[:, PJI] >= 0.4, infected),
         "marker_spearman": sample.resampled(_spearman(sample.counts, sample)),
     }
@@ -94,6 +98,11 @@ def intervals(sample: Sample) -> dict[str, dict[str, tuple[float, float]]]:
     n = len(sample)
     if sample.clustered:  # what taking every study for a patient would give
         made["accuracy"]["Wilson, patients ignored"] = wilson(float(sample.correct.sum()), n)
+    else:
+        own = sample.causes == PJI
+        areas = delong(sample.probabilities[:, PJI], own)
+        value, half = float(areas.values[0]), Z95 * float(areas.covariance[0, 0]) ** 0.5
+        made["pji_auc"]["DeLong, symmetric"] = value - half, value + half
     return made
 
 

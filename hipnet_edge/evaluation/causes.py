@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hipnet_edge.decision import Decision
 from hipnet_edge.evaluation import bootstrap
 from hipnet_edge.evaluation.figure import NEWCOMBE, Figure, few_words, refused
-from hipnet_edge.evaluation.sample import Sample
+from hipnet_edge.evaluation.sample import Sample, on_logit_scale
 from hipnet_edge.vocabulary import CAUSES
 
 Array = NDArray[Any]
@@ -133,7 +133,7 @@ def _macro(failed: Sample, of_cause: list[Array], areas: dict[str, Figure], rows
     macro = failed.resampled(rows, of_cause)
     ends = [area.interval for area in areas.values() if area.method == NEWCOMBE and area.interval]
     if macro.value != 1.0 or len(ends) < len(areas):
-        return macro
+        return on_logit_scale(macro, rows)
     low, patients = float(np.mean([end[0] for end in ends])), macro.patients
     return Figure(1.0, (low, 1.0), NEWCOMBE, macro.studies, patients, few_words(patients))
 

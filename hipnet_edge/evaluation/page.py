@@ -81,8 +81,8 @@ def paragraph(words: str, kind: str = "") -> str:
 
 
 def number(value: float | None) -> str:
-    """Three decimals; a dash for what is not known."""
-    return "&ndash;" if value is None else f"{value:.3f}"
+    """Three decimals, never a negative nothing; a dash for what is not known."""
+    return "&ndash;" if value is None else f"{round(value, 3) + 0.0:.3f}"
 
 
 def with_interval(figure: Figure) -> str:
@@ -190,7 +190,7 @@ def _by_cause(report: Report) -> str:
         (
             cause.label,
             with_interval(areas[cause.value]),
-            escape(areas[cause.value].method.partition(" ")[0]),
+            escape(areas[cause.value].method.partition(",")[0]),
             with_interval(recall[cause.value]),
         )
         for cause in CAUSES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from hipnet_edge.evaluation import bootstrap
 from hipnet_edge.evaluation.figure import (
     BOOTSTRAP,
+    BOOTSTRAP_LOGIT,
     DELONG,
+    FEW_PATIENTS,
     FEWEST_PATIENTS,
     NEWCOMBE,
     WILSON,
@@ -22,7 +24,13 @@ from hipnet_edge.evaluation.figure import (
     percentiles,
     refused,
 )
-from hipnet_edge.evaluation.intervals import delong, effective_studies, newcombe_area, wilson
+from hipnet_edge.evaluation.intervals import (
+    delong,
+    effective_studies,
+    logit_interval,
+    newcombe_area,
+    wilson,
+)
 
 Array = NDArray[Any]
 
@@ -124,8 +132,9 @@ class Sample:
     ) -> Figure:
         """The area under the ROC curve of `scores` [N] for `positive` bool [N].
 
-        DeLong's interval where each patient has one study, else the bootstrap's; Newcombe's where
-        the two kinds are told apart without an error, which leaves the others without any width.
+        DeLong's interval where each patient has one study, else the bootstrap's, both on the logit
+        scale. Newcombe's where either kind has few patients, as it is then the only one that is
+        not too narrow, and where the two are told apart without an error.
 
         Args:
             scores: larger is more likely positive.
@@ -141,15 +150,27 @@ class Sample:
         value, patients = resampled.value, resampled.patients
         if value is None or patients < FEWEST_PATIENTS:
             return resampled
-        if value in (0.0, 1.0):
+        if value in (0.0, 1.0) or patients < FEW_PATIENTS:
             sizes = [self.patients_in(group) for group in groups]
             interval, method = newcombe_area(value, sizes[0], sizes[1]), NEWCOMBE
         elif not self.clustered:
             interval, method = delong(scores, positive).interval(), DELONG
         else:
-            return resampled
+            return on_logit_scale(resampled, rows)
         also = {} if resampled.interval is None else {BOOTSTRAP: resampled.interval}
         return Figure(value, interval, method, len(self), patients, few_words(patients), also)
+
+
+def on_logit_scale(figure: Figure, rows: Array) -> Figure:
+    """A resampled area with the bootstrap's standard error on the logit scale.
+
+    The percentiles stand beside it.
+    """
+    if figure.interval is None or figure.value is None or not 0.0 < figure.value < 1.0:
+        return figure
+    interval = logit_interval(figure.value, float(np.nanstd(rows[1:], ddof=1)))
+    also = {BOOTSTRAP: figure.interval}
+    return replace(figure, interval=interval, method=BOOTSTRAP_LOGIT, also=also)
 
 
 def proportion(hit: Array, patients: Array, rows: Array) -> Figure:

@@ -19,8 +19,11 @@ from hipnet_edge.vocabulary import CAUSES, VIEWS
 COLUMNS = ("ap", "lateral", "cause", "patient_id", "crp", "esr", "site", "sex", "age", "side")
 
 
-def telling_bundle(folder: Path, films: Path, n: int) -> Path:
-    """A calibrated small bundle whose answers differ from film to film, unlike the plain one's."""
+def telling_bundle(folder: Path, films: Path, n: int, *, fails: bool = False) -> Path:
+    """A calibrated small bundle whose answers differ from film to film, unlike the plain one's.
+
+    One that `fails` has no finite answer where a study's first feature is below the usual.
+    """
     with Predictor(write_bundle(folder / "plain"), threads=1) as plain:
         answers = [plain.predict(films / f"ap{i}.dcm", films / f"lateral{i}.dcm") for i in range(n)]
     means = [np.concatenate([a.maps[v].mean(axis=(1, 2)) for v in VIEWS]) for a in answers]
@@ -32,6 +35,13 @@ def telling_bundle(folder: Path, films: Path, n: int) -> Path:
         graph.node[place].input[0] = "telling"
         graph.node.insert(place, helper.make_node("Mul", ["unusual", "gain"], ["telling"]))
         graph.node.insert(place, helper.make_node("Sub", ["features", "usual"], ["unusual"]))
+        if fails:
+            graph.node[place + 2].input[0] = "rooted"
+            graph.node.insert(place + 2, helper.make_node("Mul", ["root", "telling"], ["rooted"]))
+            graph.node.insert(place + 2, helper.make_node("Sqrt", ["one"], ["root"]))
+            graph.node.insert(place + 2, helper.make_node("MatMul", ["unusual", "first"], ["one"]))
+            first = np.eye(10, 1, dtype=np.float32)
+            graph.initializer.append(numpy_helper.from_array(first, "first"))
         for name, value in (("usual", usual), ("gain", np.float32(20.0))):
             graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
 

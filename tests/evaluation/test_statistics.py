@@ -12,7 +12,14 @@ from small_cohort import sample_of, scored
 from hipnet_edge.errors import UsageError
 from hipnet_edge.evaluation import bootstrap, causes, planning
 from hipnet_edge.evaluation.comparison import mcnemar
-from hipnet_edge.evaluation.figure import BOOTSTRAP, DELONG, NEWCOMBE, WILSON, WILSON_CLUSTERED
+from hipnet_edge.evaluation.figure import (
+    BOOTSTRAP,
+    BOOTSTRAP_LOGIT,
+    DELONG,
+    NEWCOMBE,
+    WILSON,
+    WILSON_CLUSTERED,
+)
 from hipnet_edge.evaluation.intervals import (
     clopper_pearson,
     delong,
@@ -139,14 +146,19 @@ def test_each_figure_says_how_its_interval_was_made():
     alone = causes.figures(sample_of(200, 0))
     assert alone["accuracy"].method == WILSON
     assert alone["auc"]["pji"].method == DELONG
-    assert alone["macro_auc"].method == BOOTSTRAP
+    assert alone["macro_auc"].method == BOOTSTRAP_LOGIT
+    assert alone["brier"].method == BOOTSTRAP
+    assert causes.figures(sample_of(120, 0))["auc"]["pji"].method == NEWCOMBE  # 24 patients
     assert alone["accuracy"].also[BOOTSTRAP] == pytest.approx(alone["accuracy"].interval, abs=0.02)
     assert alone["auc"]["pji"].also[BOOTSTRAP] == pytest.approx(
         alone["auc"]["pji"].interval, abs=0.02
     )
-    twice = causes.figures(sample_of(200, 0, per_patient=2))
+    twice = causes.figures(sample_of(400, 0, per_patient=2))
     assert twice["accuracy"].method == WILSON_CLUSTERED
-    assert twice["auc"]["pji"].method == BOOTSTRAP
+    assert twice["auc"]["pji"].method == BOOTSTRAP_LOGIT
+    for figure in (*alone["auc"].values(), alone["macro_auc"], twice["macro_auc"]):
+        low, high = figure.interval
+        assert figure.value - low > high - figure.value  # the nearer to 1, the less room above
 
 
 def test_copies_of_a_study_do_not_narrow_an_interval():

@@ -8,6 +8,7 @@ import shutil
 
 import cv2
 import numpy as np
+import pydicom
 import pytest
 
 pytest.importorskip("scipy", reason="SciPy (the evaluate extra) is not installed")
@@ -210,7 +211,7 @@ def test_exchanged_labels_get_no_figures(command, films, bundle, tmp_path):
     assert set(report["figures"]) == {"answered", "confusion"}
     assert said.startswith("NO VERDICT: the labels look exchanged")
     assert f"would be in {N}" in report["notices"][0]
-    assert code == 0
+    assert code == 5
     command(table, out, "--criteria", folder / "easy.toml", "--trust-labels")
     assert read_report(out)["figures"]["accuracy"]["value"] == 0.0
 
@@ -249,6 +250,11 @@ def test_maps_are_held_against_masks(command, films, tmp_path):
     assert "1 studies name a mask that cannot be read" in said
     assert "1 studies name no cause" in said
     maps = read_report(out)["figures"]["maps"]
+    kept = sorted((out / "maps").iterdir())
+    kept[0].write_bytes(b"")
+    kept[1].unlink()
+    command(folder / "h.csv", out)  # what is damaged or gone is made again
+    assert read_report(out)["figures"]["maps"] == maps
     assert maps["all"]["views"] == 17  # nine failed ones, less one mask
     assert 0.0 <= maps["all"]["dice"]["value"] <= 1.0
     ceiling = maps["all"]["pixel_average_precision_ceiling"]["value"]
@@ -305,3 +311,45 @@ def test_plans_and_bad_criteria_are_answered_in_a_sentence(command, films, tmp_p
         assert code == 2
         assert complaint in err
     assert not (tmp_path / "r").exists()
+
+
+def test_burned_in_text_is_never_shown(command, films, bundle, tmp_path):
+    folder, rows = labelled_by_answers(films, bundle, lambda _: "dislocation")
+    rows = [dict(row) for row in rows if row["cause"] == "dislocation"][:4]
+    for view in ("ap", "lateral"):
+        film = pydicom.dcmread(folder / rows[0][view])
+        film.BurnedInAnnotation = "YES"
+        film.save_as(folder / f"burned-{view}.dcm", enforce_file_format=True)
+        rows[0][view] = f"burned-{view}.dcm"
+    out = tmp_path / "report"
+    command(write_table(folder / "k.csv", rows), out, "--trust-labels")
+    page = (out / "report.html").read_text()
+    wrong = read_report(out)["figures"]["accuracy"]
+    mistakes = round((1 - wrong["value"]) * wrong["studies"])
+    assert "Not shown: text is burned into the radiographs." in page
+    assert page.count("data:image/jpeg;base64,") == 2 * (mistakes - 1)
+
+
+def test_results_are_a_parquet_table_too(command, films, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    folder, rows = films
+    command(write_table(folder / "l.csv", rows[:3]), tmp_path / "report")
+    table = parquet.read_table(tmp_path / "report" / "results.parquet")
+    assert table.column_names == list(read_results(tmp_path / "report")[0])
+    assert table.column("line").to_pylist() == [2, 3, 4]
+
+
+def test_without_the_extra_it_is_named(films, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("hipnet_edge.evaluation.commands.find_spec", lambda _: None)
+    assert run(["validate", "any.csv", "--out", str(tmp_path / "x")]) == 4
+    assert "hipnet-edge[evaluate]" in capfd.readouterr().err
+
+
+def test_a_study_that_the_engine_fails_on_is_counted_and_the_others_go_on(command, films, tmp_path):
+    folder, rows = films
+    failing = telling_bundle(tmp_path, folder, 8, fails=True)
+    command(write_table(folder / "m.csv", rows[:8]), tmp_path / "r", "--bundle", failing)
+    said = [(one["status"], one["code"]) for one in read_results(tmp_path / "r")]
+    assert set(said) == {("answered", ""), ("failed", "non_finite_output")}
+    failed = sum(status == "failed" for status, _ in said)
+    assert read_report(tmp_path / "r")["studies"]["left_out"]["failed"] == failed
