@@ -148,11 +148,11 @@ def fit(
     """
     failed = validation.causes >= 0
     first, second = (np.flatnonzero(failed)[part::2] for part in (0, 1))
-    both = [torch.from_numpy(answers.logits[:, first]) for answers in (validation, varied)]
     temperatures = calibration.fit_temperatures(
-        torch.cat(both, dim=1), torch.from_numpy(np.tile(validation.causes[first], 2))
+        np.concatenate([answers.logits[:, first] for answers in (validation, varied)], axis=1),
+        np.tile(validation.causes[first], 2),
     )
-    fusion = Fusion(temperatures, [1.0 / len(names)] * len(names))
+    fusion = Fusion(temperatures.tolist(), [1.0 / len(names)] * len(names))
     vectors = pooled_vectors(train)
     tail = Tail(fit_map_head(train, steps), fusion, fit_novelty(vectors)).eval()
     found = run_tail(tail, validation)

@@ -16,6 +16,7 @@ from hipnet_edge.errors import (
     HipNetError,
     InputRefused,
     MissingExtra,
+    OverlayUnusable,
     Reason,
     UsageError,
 )
@@ -23,6 +24,7 @@ from hipnet_edge.vocabulary import CAUSES, VIEWS, Cause, Flag, Laterality, View
 
 if TYPE_CHECKING:
     from hipnet_edge.bundle import Bundle
+    from hipnet_edge.overlay import Overlay
     from hipnet_edge.prediction import InputRecord, Prediction, Provenance
     from hipnet_edge.predictor import Predictor
     from hipnet_edge.radiograph import PixelSpacing, Radiograph
@@ -47,6 +49,8 @@ __all__ = [
     "InputRefused",
     "Laterality",
     "MissingExtra",
+    "Overlay",
+    "OverlayUnusable",
     "PixelSpacing",
     "Prediction",
     "Predictor",
@@ -64,6 +68,7 @@ _HOME = {
     "Anatomy": "views",
     "Bundle": "bundle",
     "InputRecord": "prediction",
+    "Overlay": "overlay",
     "PixelSpacing": "radiograph",
     "Prediction": "prediction",
     "Predictor": "predictor",

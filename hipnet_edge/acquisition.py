@@ -64,6 +64,44 @@ def stated_spacing(spacing_mm: Spacing) -> PixelSpacing:
     return PixelSpacing(row, column, "operator")
 
 
+@dataclass(frozen=True)
+class Exposure:
+    """What the detector says of its exposure (IEC 62494-1).
+
+    Attributes:
+        index: Exposure Index (0018,1411).
+        target: Target Exposure Index (0018,1412).
+        deviation: Deviation Index (0018,1413): 0 as aimed at, 3 is twice as much, -3 half.
+    """
+
+    index: float | None
+    target: float | None
+    deviation: float | None
+
+
+def exposure_of(header: Dataset) -> Exposure | None:
+    """What the header says of the exposure; None where it says nothing."""
+    index, target, deviation = (
+        _number_or_none(header, keyword)
+        for keyword in ("ExposureIndex", "TargetExposureIndex", "DeviationIndex")
+    )
+    # An index is a dose and cannot be negative; 0 is what writers put where they know none.
+    index = index if index is not None and index > 0 else None
+    target = target if target is not None and target > 0 else None
+    if index is None and target is None and deviation is None:
+        return None
+    return Exposure(index, target, deviation)
+
+
+def _number_or_none(header: Dataset, keyword: str) -> float | None:
+    """A number that no answer depends on: what is wrong with it refuses no radiograph."""
+    try:
+        values = numbers(header, keyword)
+    except Exception:  # libraries raise nearly anything on bad bytes
+        return None
+    return values[0] if len(values) == 1 else None
+
+
 def acquired_at(header: Dataset) -> datetime | None:
     """When the image was taken, in the device's local time; None when the header does not say."""
     for stamp in (

@@ -17,15 +17,18 @@ from hipnet_edge.prediction import (
 from hipnet_edge.vocabulary import VIEWS, Flag, View
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from hipnet_edge.backends import Choice, Outputs
     from hipnet_edge.bundle import Bundle
     from hipnet_edge.decision import Decision
-    from hipnet_edge.manifest import Manifest
+    from hipnet_edge.overlay import Overlay
     from hipnet_edge.preprocessing import StudyInput
     from hipnet_edge.study import Study
 
 
-def provenance_of(bundle: Bundle, choice: Choice) -> Provenance:
+def provenance_of(bundle: Bundle, choice: Choice, overlay: Overlay | None = None) -> Provenance:
     """What every result of a bundle on an engine says of its making."""
     manifest, backend = bundle.manifest, choice.backend
     return Provenance(
@@ -33,6 +36,7 @@ def provenance_of(bundle: Bundle, choice: Choice) -> Provenance:
         bundle_name=manifest.name,
         bundle_version=manifest.version,
         bundle_digest=manifest.digest,
+        overlay_digest=None if overlay is None else overlay.digest,
         variant=choice.variant,
         backend=backend.name,
         backend_version=backend.version,
@@ -44,7 +48,8 @@ def provenance_of(bundle: Bundle, choice: Choice) -> Provenance:
 
 
 def answer(
-    manifest: Manifest,
+    bundle: Bundle,
+    overlay: Overlay | None,
     provenance: Provenance,
     flags: Collection[Flag],
     study: Study,
@@ -55,7 +60,8 @@ def answer(
     """The result for one study.
 
     Args:
-        manifest: of the bundle that answered.
+        bundle: that answered.
+        overlay: the site's calibration in place of the bundle's, if there is one.
         provenance: what every result of its predictor says.
         flags: what every result of its engine must say.
         study: what was given.
@@ -63,10 +69,11 @@ def answer(
         outputs: what the network said, for a batch of one.
         timings_ms: milliseconds by stage.
     """
+    manifest, maps = bundle.manifest, outputs.maps[0]
     names = [backbone.name for backbone in manifest.backbones]
-    probabilities, maps = distribution(outputs.probabilities[0]), outputs.maps[0]
+    decision, fused, members = _calibrated(bundle, overlay, outputs)
+    probabilities = distribution(fused)
     novelty = None if outputs.novelty is None else float(outputs.novelty[0])
-    decision = manifest.decision
     curve = None if decision is None else decision.sign_of_failure
     sign_of_failure = None if curve is None else curve.probability(maps)
     found = set(prepared.flags) | set(flags) | _findings(decision, novelty, sign_of_failure)
@@ -77,8 +84,7 @@ def answer(
     return Prediction(
         probabilities=probabilities,
         member_probabilities={
-            name: distribution(member)
-            for name, member in zip(names, outputs.member_probabilities[0], strict=True)
+            name: distribution(member) for name, member in zip(names, members, strict=True)
         },
         maps=view_maps(maps),
         plausible_causes=() if decision is None else decision.plausible_causes(probabilities),
@@ -89,6 +95,19 @@ def answer(
         timings_ms=timings_ms,
         provenance=replace(provenance, overrides=study.overrides),
     )
+
+
+def _calibrated(
+    bundle: Bundle, overlay: Overlay | None, outputs: Outputs
+) -> tuple[Decision | None, NDArray[np.floating], NDArray[np.floating]]:
+    """Calibration, the ensemble's probabilities [5] and its members' [4, 5]: the site's own first.
+
+    An overlay is fitted for bundles with a calibration only, as what it leaves out is the bundle's.
+    """
+    decision, members = bundle.manifest.decision, outputs.member_probabilities[0]
+    if overlay is None or decision is None:
+        return decision, outputs.probabilities[0], members
+    return overlay.decision(decision), *overlay.probabilities(bundle, members)
 
 
 def _findings(
@@ -119,6 +138,7 @@ def _record(study: Study, prepared: StudyInput, view: View) -> InputRecord:
         **radiograph.named_by,
         every_pixel=radiograph.every_pixel,
         pixel_spacing=radiograph.pixel_spacing,
+        exposure=radiograph.exposure,
         voi=radiograph.voi,
         geometry=prepared.views[view].geometry,
     )

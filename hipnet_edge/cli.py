@@ -30,6 +30,7 @@ from hipnet_edge.errors import (
     UsageError,
 )
 from hipnet_edge.evaluation.commands import plan_validation, validate
+from hipnet_edge.evaluation.site_commands import calibrate, drift
 from hipnet_edge.predict_files import (
     Delivery,
     check_inputs,
@@ -110,6 +111,8 @@ def hipnet_edge() -> None:
     """
 
 
+hipnet_edge.add_command(calibrate)
+hipnet_edge.add_command(drift)
 hipnet_edge.add_command(validate)
 hipnet_edge.add_command(plan_validation)
 
@@ -132,6 +135,8 @@ hipnet_edge.add_command(plan_validation)
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Threads that may work for it.")
 @click.option("--exact", is_flag=True, help="Decode every pixel, without any shortcut.")
+@click.option("--overlay", type=_FILE, help="Use this site's own calibration of the bundle.")
+@click.option("--overlay-key", type=_FILE, help="Only if the owner of this public key signed it.")
 @click.option(
     "--view-override",
     "sure_views",
@@ -363,6 +368,8 @@ def _predictor(options: Mapping[str, Any]) -> Predictor:
         "precision": options["precision"],
         "threads": options["threads"],
         "exact": options.get("exact", False),
+        "overlay": options.get("overlay"),
+        "overlay_key": options.get("overlay_key"),
         "progress": lambda line: click.echo(f"hipnet-edge: {line}", err=True),
     }
     return Predictor.reference(**chosen) if bundle is None else Predictor(bundle, **chosen)

@@ -60,7 +60,7 @@ class Decision:
     """Calibration of one bundle."""
 
     thresholds: Mapping[Cause, float]
-    """Probability from which on a cause is called, at a specificity of 95 % on validation."""
+    """Probability from which on a cause is called: sensitivity and specificity together best."""
     coverage: float
     """The part of studies whose true cause is meant to be among the plausible ones."""
     conformal_threshold: float

@@ -47,6 +47,7 @@ HEADER_KEYWORDS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "PatientID", "Modality", "ImageType"),
     *("PresentationIntentType", "ConversionType", "NumberOfFrames"),
     *("AcquisitionDateTime", "AcquisitionDate", "AcquisitionTime", "ContentDate", "ContentTime"),
+    *("ExposureIndex", "TargetExposureIndex", "DeviationIndex"),
     # Which view, side and body part
     *("ViewCodeSequence", "ViewPosition", "AcquisitionDeviceProcessingDescription"),
     *("SeriesDescription", "ProtocolName", "StudyDescription", "ImageLaterality", "Laterality"),

@@ -73,6 +73,18 @@ class Reason(str, Enum):
     """The manifest is unreadable, of another schema, or incomplete."""
     BUNDLE_DIGEST_MISMATCH = "bundle_digest_mismatch"
     """A file's sha256 is not the one in the manifest."""
+    OVERLAY_INVALID = "overlay_invalid"
+    """A site's overlay is missing, unreadable, of another schema, or incomplete."""
+    OVERLAY_DIGEST_MISMATCH = "overlay_digest_mismatch"
+    """An overlay's content is not the one that its digest names: damaged or changed."""
+    OVERLAY_MISMATCH = "overlay_mismatch"
+    """An overlay was fitted for another bundle or variant than the one that answers."""
+    OVERLAY_UNTRUSTED = "overlay_untrusted"
+    """An overlay is not signed, or not by the owner of the given key."""
+    CALIBRATION_REFUSED = "calibration_refused"
+    """A cohort cannot carry a calibration: too few patients, or answers and causes do not fit."""
+    FITTED_ON = "fitted_on"
+    """The overlay in use was fitted on this study, so it can say nothing of how well it works."""
     SELFTEST_FAILED = "selftest_failed"
     """Known studies no longer give their stored answers."""
     ENGINE_UNAVAILABLE = "engine_unavailable"
@@ -149,6 +161,12 @@ class BundleUnusable(HipNetError):
     """The model bundle is missing, damaged or of another schema."""
 
     default_code = Reason.BUNDLE_INVALID
+
+
+class OverlayUnusable(BundleUnusable):
+    """A site's overlay is missing, damaged, not trusted, or belongs to another bundle."""
+
+    default_code = Reason.OVERLAY_INVALID
 
 
 class EngineUnusable(HipNetError):

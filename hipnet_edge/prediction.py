@@ -20,6 +20,7 @@ from hipnet_edge.errors import UsageError
 from hipnet_edge.vocabulary import CAUSES, VIEWS, Cause, Flag, Laterality, View
 
 if TYPE_CHECKING:
+    from hipnet_edge.acquisition import Exposure
     from hipnet_edge.collimation import Box
     from hipnet_edge.dicom_reader import DicomSource
     from hipnet_edge.geometry import Geometry
@@ -49,6 +50,8 @@ class InputRecord:
     every_pixel: bool
     """Whether every pixel was decoded: see `exact` of `Predictor`."""
     pixel_spacing: PixelSpacing | None
+    exposure: Exposure | None
+    """What the detector says of its exposure; None where the header says nothing."""
     voi: str
     """Which VOI transformation of the header was applied."""
     geometry: Geometry
@@ -78,6 +81,8 @@ class Provenance:
     bundle_name: str
     bundle_version: str
     bundle_digest: str
+    overlay_digest: str | None
+    """Of the site's own calibration, where one was used in place of the bundle's."""
     variant: str
     backend: str
     backend_version: str
@@ -273,8 +278,8 @@ class Prediction:
         return Prediction.from_dict, (self.to_dict(),)
 
 
-def distribution(values: NDArray[np.float32]) -> dict[Cause, float]:
-    """Probabilities by cause from a float32 [5] of the network.
+def distribution(values: NDArray[np.floating]) -> dict[Cause, float]:
+    """Probabilities by cause from the [5] of the network.
 
     They are divided by their sum, which rounding leaves up to 1e-6 away from 1.
     """

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from hipnet_edge.acquisition import Exposure
 from hipnet_edge.collimation import Box
 from hipnet_edge.errors import UsageError
 from hipnet_edge.fields import Fields
@@ -153,6 +154,7 @@ def _write_input(record: InputRecord) -> dict[str, object]:
         "pixel_spacing": None
         if spacing is None
         else {"row_mm": spacing.row_mm, "column_mm": spacing.column_mm, "source": spacing.source},
+        "exposure": None if record.exposure is None else vars(record.exposure).copy(),
         "voi": record.voi,
         "shape": list(record.shape),
         "box": [record.box.top, record.box.left, record.box.bottom, record.box.right],
@@ -166,8 +168,8 @@ def _read_input(inputs: Fields, view: View) -> InputRecord:
     fields.only(
         "view", "view_source", "laterality", "laterality_source", "anatomy", "anatomy_source",
         "sop_instance_uid", "study_instance_uid", "pixel_sha256",
-        "encoded_sha256", "every_pixel", "pixel_spacing", "voi", "shape", "box", "mirrored",
-        "network_shape",
+        "encoded_sha256", "every_pixel", "pixel_spacing", "exposure", "voi", "shape", "box",
+        "mirrored", "network_shape",
     )  # fmt: skip
     if fields.member("view", View) is not view:
         raise fields.wrong("view", f"is not {view.value}")
@@ -189,6 +191,7 @@ def _read_input(inputs: Fields, view: View) -> InputRecord:
         **digests,
         every_pixel=fields.boolean("every_pixel"),
         pixel_spacing=_read_spacing(fields),
+        exposure=_read_exposure(fields),
         voi=fields.text("voi"),
         geometry=_read_geometry(fields),
     )
@@ -203,6 +206,18 @@ def _read_spacing(fields: Fields) -> PixelSpacing | None:
         row_mm=spacing.number("row_mm", 0),
         column_mm=spacing.number("column_mm", 0),
         source=spacing.text("source"),
+    )
+
+
+def _read_exposure(fields: Fields) -> Exposure | None:
+    if fields.raw("exposure") is None:
+        return None
+    exposure = fields.child("exposure")
+    exposure.only("index", "target", "deviation")
+    return Exposure(
+        index=exposure.number_or_none("index", 0),
+        target=exposure.number_or_none("target", 0),
+        deviation=exposure.number_or_none("deviation"),
     )
 
 
@@ -233,6 +248,7 @@ def _write_provenance(provenance: Provenance) -> dict[str, object]:
         "bundle_name": provenance.bundle_name,
         "bundle_version": provenance.bundle_version,
         "bundle_digest": provenance.bundle_digest,
+        "overlay_digest": provenance.overlay_digest,
         "variant": provenance.variant,
         "backend": provenance.backend,
         "backend_version": provenance.backend_version,
@@ -248,9 +264,12 @@ def _read_provenance(fields: Fields) -> Provenance:
         "package_version", "bundle_name", "bundle_version", "bundle_digest", "variant",
         "backend", "backend_version", "device", "intended_use",
     )  # fmt: skip
-    fields.only(*texts, "settings", "overrides")
-    overrides = fields.child("overrides")
+    fields.only(*texts, "overlay_digest", "settings", "overrides")
+    overrides, overlay = fields.child("overrides"), fields.text_or_none("overlay_digest")
+    if overlay is not None and not _SHA256.fullmatch(overlay):
+        raise fields.wrong("overlay_digest", "is not 64 hexadecimal digits in lower case")
     return Provenance(
+        overlay_digest=overlay,
         settings=fields.mapping("settings"),
         overrides={key: overrides.text(key) for key in overrides},
         **{key: fields.text(key) for key in texts},

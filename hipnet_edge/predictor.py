@@ -21,6 +21,7 @@ from hipnet_edge.bundle import Bundle
 from hipnet_edge.errors import Fault, HipNetError, InputRefused, Reason, UsageError
 from hipnet_edge.intake import import_readers, own_bytes, read_study
 from hipnet_edge.opencv import in_calling_thread
+from hipnet_edge.overlay import Overlay
 from hipnet_edge.pixels import SHORTCUT
 from hipnet_edge.prediction import Prediction, Provenance
 from hipnet_edge.preprocessing import Mapper, preprocess_study
@@ -31,6 +32,7 @@ from hipnet_edge.workers import Workers
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from hipnet_edge.decision import Decision
     from hipnet_edge.intake import Source
 
 
@@ -44,6 +46,8 @@ class Predictor:
         threads: how many threads work for one call; None for all cores this process may use. From
             two on the two views are read side by side, and a stream begins studies ahead.
         exact: no decoding shortcuts, not even those that the bundle's gate has passed.
+        overlay: a site's own calibration of this bundle, as a file or already loaded.
+        overlay_key: a PEM file with the Ed25519 public key of who must have signed that file.
         progress: told in one line, now and then, how far a long loading is: a plan for a GPU is
             built where there is none, which takes minutes.
 
@@ -51,6 +55,7 @@ class Predictor:
 
     Raises:
         BundleUnusable: the bundle is missing, damaged or of another schema.
+        OverlayUnusable: the overlay is damaged, not trusted, or of another bundle or variant.
         EngineUnusable: no engine can run it here; MissingExtra if a package is not installed.
     """
 
@@ -62,15 +67,21 @@ class Predictor:
         precision: str = "auto",
         threads: int | None = None,
         exact: bool = False,
+        overlay: str | os.PathLike[str] | Overlay | None = None,
+        overlay_key: str | os.PathLike[str] | None = None,
         progress: Progress | None = None,
     ) -> None:
         started = time.perf_counter()
         self._threads = available_cores() if threads is None else threads
         with _beside(import_readers, self._threads):
             self._bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+            # Before an engine is loaded: an overlay that cannot be read costs no time.
+            self._overlay = _overlay(overlay, overlay_key)
             choice = choose_backend(self._bundle, backend, precision, threads, progress)
             self._backend, self._reason, self._flags = choice.backend, choice.reason, choice.flags
-            self._provenance = provenance_of(self._bundle, choice)
+            if self._overlay is not None:
+                self._overlay.require_fits(self._bundle, choice.variant)
+            self._provenance = provenance_of(self._bundle, choice, self._overlay)
             loaded = time.perf_counter()
             # The first run allocates and is slow: it belongs to loading, not to the first patient.
             self._backend.infer(self._backend.signature.test_pattern())
@@ -90,6 +101,8 @@ class Predictor:
         precision: str = "auto",
         threads: int | None = None,
         exact: bool = False,
+        overlay: str | os.PathLike[str] | Overlay | None = None,
+        overlay_key: str | os.PathLike[str] | None = None,
         progress: Progress | None = None,
     ) -> Predictor:
         """A predictor with the bundle that comes with the package."""
@@ -99,6 +112,8 @@ class Predictor:
             precision=precision,
             threads=threads,
             exact=exact,
+            overlay=overlay,
+            overlay_key=overlay_key,
             progress=progress,
         )
 
@@ -111,6 +126,24 @@ class Predictor:
     def backend(self) -> Backend:
         """The engine that runs it."""
         return self._backend
+
+    @property
+    def overlay(self) -> Overlay | None:
+        """The site's calibration that its answers follow, if there is one."""
+        return self._overlay
+
+    @property
+    def decision(self) -> Decision | None:
+        """The calibration that its answers follow: the bundle's, with what an overlay changes."""
+        decision = self._bundle.manifest.decision
+        if decision is None or self._overlay is None:
+            return decision
+        return self._overlay.decision(decision)
+
+    @property
+    def threads(self) -> int:
+        """How many threads work for one call, and so many studies are under way in a stream."""
+        return self._threads
 
     @property
     def provenance(self) -> Provenance:
@@ -211,6 +244,7 @@ class Predictor:
                 "simulated": manifest.simulated,
                 "backbones": [backbone.name for backbone in manifest.backbones],
             },
+            "overlay": None if self._overlay is None else self._overlay.digest,
             "variant": self._provenance.variant,
             "backend": {
                 "name": backend.name,
@@ -279,7 +313,8 @@ class Predictor:
             with stages.measure("inference"):
                 outputs = self._backend.infer(prepared.radiographs[np.newaxis])
         return answer(
-            self._bundle.manifest,
+            self._bundle,
+            self._overlay,
             self._provenance,
             self._flags,
             study,
@@ -316,6 +351,16 @@ class _Stages:
     def add(self, spent: Mapping[str, float]) -> None:
         for stage, milliseconds in spent.items():
             self.ms[stage] = self.ms.get(stage, 0.0) + milliseconds
+
+
+def _overlay(
+    given: str | os.PathLike[str] | Overlay | None, key: str | os.PathLike[str] | None
+) -> Overlay | None:
+    if given is None and key is not None:
+        raise UsageError("A key is for an overlay, and none was named.")
+    if isinstance(given, Overlay) and key is not None:
+        raise UsageError("A key is for an overlay's file; this one was loaded already.")
+    return given if given is None or isinstance(given, Overlay) else Overlay.load(given, key)
 
 
 @contextmanager

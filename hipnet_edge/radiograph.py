@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hipnet_edge.acquisition import (
+    Exposure,
     PixelSpacing,
     Spacing,
     acquired_at,
+    exposure_of,
     header_flags,
     spacing_of,
     stated_spacing,
@@ -72,6 +74,7 @@ class Radiograph:
         acquired_at: when it was taken, in the local time of the device.
         flags: what a result's reader should know of it.
         overrides: what the operator stated, such as {"view": "ap"}.
+        exposure: what the detector says of it; None where the header says nothing.
     """
 
     pixels: WholePixels | ReducedPixels
@@ -88,6 +91,7 @@ class Radiograph:
     acquired_at: datetime | None
     flags: tuple[Flag, ...]
     overrides: Mapping[str, str]
+    exposure: Exposure | None = None
     _patient_id: str = field(default="")
     _digests: dict[str, str] = field(default_factory=dict)
 
@@ -172,6 +176,7 @@ class Radiograph:
                     *_flags(pixels, valid, table, spacing, stated),
                 ),
                 overrides=stated.overrides(),
+                exposure=exposure_of(header),
                 _patient_id=text(header, "PatientID"),
             )
 

@@ -269,8 +269,9 @@ def _footer(page: Picture, pen: Pen, prediction: Prediction) -> None:
     sources = ", ".join(
         f"{view.label} {_short_uid(prediction.inputs[view].sop_instance_uid)}" for view in VIEWS
     )
+    overlay = f"overlay {made_by.overlay_digest[:12]}, " if made_by.overlay_digest else ""
     text = (
-        f"Sources: {sources}.  Bundle {made_by.bundle_digest[:12]}, {made_by.variant}, "
+        f"Sources: {sources}.  Bundle {made_by.bundle_digest[:12]}, {overlay}{made_by.variant}, "
         f"{made_by.backend} {made_by.backend_version} on {made_by.device}, "
         f"hipnet-edge {made_by.package_version}"
     )

@@ -71,6 +71,11 @@ def result_table(prediction: Prediction) -> str:
         f"  Bundle {made_by.bundle_name} {made_by.bundle_version} ({made_by.bundle_digest[:12]}), "
         f"{made_by.variant}, {made_by.backend} {made_by.backend_version} on {made_by.device}, "
         f"{prediction.timings_ms['total']:.0f} ms",
+        *(
+            [f"  Calibrated here, overlay {made_by.overlay_digest[:12]}"]
+            if made_by.overlay_digest
+            else []
+        ),
         RESEARCH_USE,
     ]
     return "\n".join(lines)

@@ -18,7 +18,7 @@ OPTIONAL = (
     *("pynetdicom", "onnx", "onnxscript", "torch", "torchvision", "timm", "polygraphy"),
     *("matplotlib", "sklearn", "scipy", "tqdm", "psutil", "PIL", "pylibjpeg", "openjpeg"),
     *("jsonschema", "pytest", "pandas", "nncf", "pydantic", "pydantic_core"),
-    *("starlette", "uvicorn"),
+    *("starlette", "uvicorn", "cryptography"),
 )
 """What `pip install hipnet-edge` alone does not bring."""
 

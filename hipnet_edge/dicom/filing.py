@@ -133,6 +133,7 @@ def parameters(made_by: Provenance) -> list[str]:
         for statement in (
             f"bundle {made_by.bundle_name} {made_by.bundle_version}",
             f"bundle sha256 {made_by.bundle_digest}",
+            *([f"overlay sha256 {made_by.overlay_digest}"] if made_by.overlay_digest else []),
             f"variant {made_by.variant}",
             f"engine {made_by.backend} {made_by.backend_version} on {made_by.device}",
             f"settings {settings or 'none'}",

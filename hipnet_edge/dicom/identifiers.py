@@ -57,9 +57,9 @@ def result_uids(
     """UIDs derived from all that shapes the objects.
 
     That is all of the result but its timings: the sources' UIDs, the digests of their pixels, how
-    they were read (every pixel or not, box, side, overrides), package version, digest of the
-    bundle, variant, backend with version, device and settings, every number and the maps; and
-    what is copied from the headers. A site overlay will be in the provenance and so in here.
+    they were read (every pixel or not, box, side, overrides), package version, digests of the
+    bundle and of a site's overlay, variant, backend with version, device and settings, every
+    number and the maps; and what is copied from the headers.
     """
     shaping = prediction.to_dict(maps=False)
     del shaping["timings_ms"]

@@ -43,6 +43,8 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Threads that may work for it.")
 @click.option("--exact", is_flag=True, help="Decode every pixel, without any shortcut.")
+@click.option("--overlay", type=_FILE, help="Use this site's own calibration of the bundle.")
+@click.option("--overlay-key", type=_FILE, help="Only if the owner of this public key signed it.")
 @click.option("--trust-labels", is_flag=True, help="The labels are right, whatever they look like.")
 def validate(cohort: Path | None, compare: tuple[Path, Path] | None, **options: Any) -> int:
     r"""Validate a bundle on your own labelled cases, and write a report.
@@ -82,7 +84,8 @@ def _validate(cohort: Path, out: Path, options: dict[str, Any]) -> Report:
 
     criteria = read_criteria(options["criteria"]) if options["criteria"] else None
     table = read_table(cohort)
-    chosen = {name: options[name] for name in ("backend", "precision", "threads", "exact")}
+    names = ("backend", "precision", "threads", "exact", "overlay", "overlay_key")
+    chosen = {name: options[name] for name in names}
     with (
         Predictor(
             options["bundle"] or Bundle.reference_path(),

@@ -122,7 +122,7 @@ def validate(
     write_results(folder, cohort)
     failed = cohort.sample.failed
     exchanged = "" if trust_labels else exchanged_labels(failed)
-    decision = predictor.bundle.manifest.decision
+    decision = predictor.decision
     figures = evidence(cohort) if exchanged else all_figures(cohort, decision)
     notices = (
         [exchanged] if exchanged else [said for said in [no_better_than_chance(failed)] if said]

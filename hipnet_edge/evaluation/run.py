@@ -172,6 +172,7 @@ def made_by(predictor: Predictor) -> dict[str, Any]:
             "version": made.bundle_version,
             "digest": made.bundle_digest,
         },
+        **({"overlay": made.overlay_digest} if made.overlay_digest else {}),
         "precision": made.variant,
         "engine": {"name": made.backend, "version": made.backend_version, "device": made.device},
         "exact": predictor.info()["exact"],
@@ -235,6 +236,8 @@ def _answer(predictor: Predictor, maps: Path, study: tuple[CohortRow, str]) -> A
     try:
         ap, lateral = (radiograph(row, view) for view in VIEWS)
         prediction = predictor.predict(ap, lateral, laterality=row.side)
+        if predictor.overlay is not None:
+            predictor.overlay.require_unseen(prediction)
     except InputRefused as refusal:
         return {"key": key, "status": REFUSED, "code": refusal.code.value}
     except (Fault, EngineUnusable) as error:
