@@ -29,6 +29,7 @@ from hipnet_edge.errors import (
     UsageError,
 )
 from hipnet_edge.evaluation.commands import plan_validation, validate
+from hipnet_edge.scale.command import predict_cohort
 from hipnet_edge.vocabulary import Cause, Laterality, View
 from hipnet_edge.wording import bundle_table, result_table, selftest_table
 
@@ -104,6 +105,7 @@ def hipnet_edge() -> None:
     """
 
 
+hipnet_edge.add_command(predict_cohort)
 hipnet_edge.add_command(validate)
 hipnet_edge.add_command(plan_validation)
 
