@@ -102,23 +102,27 @@ def ray_cluster() -> Iterator[str]:
     command.append("--disable-usage-stats")
     # Ray lets nobody in without a token of the cluster; this one is as old as the measurement.
     os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
-    here = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    here = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "RAY_raylet_start_wait_time_s": "180",  # of a machine that does other things
+    }
     head = subprocess.Popen(command, env=here, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         address = f"127.0.0.1:{port}"
-        _wait_for(address)
+        _wait_for(address, head)
         yield address
     finally:
         head.send_signal(signal.SIGTERM)
         head.wait()
 
 
-def _wait_for(address: str, limit_s: float = 120.0) -> None:
+def _wait_for(address: str, head: subprocess.Popen[bytes], limit_s: float = 240.0) -> None:
     """Until the cluster has its cores."""
     ask = f"import ray; ray.init('{address}', log_to_driver=False); ray.cluster_resources()['CPU']"
     end = time.monotonic() + limit_s
     while subprocess.run([sys.executable, "-c", ask], capture_output=True, check=False).returncode:
-        if time.monotonic() > end:
+        if head.poll() is not None or time.monotonic() > end:
             raise TimeoutError("The Ray cluster does not answer.")
         time.sleep(1.0)
 
@@ -264,7 +268,9 @@ def measure(folder: Path, studies: int, rounds: int) -> dict[str, Any]:
     write_cohort(folder / "cohort", settings, WORKERS)
     table = folder / "cohort" / "cohort.csv"
     rows = read_table(table, labelled=False).rows
-    model = Model.choose(None, "auto", "auto", exact=False)
+    chosen = Model.choose(None, "auto", "auto", exact=False)
+    model = next(in_processes(chosen.open_chooser, [chosen], 1))[1]
+    assert model is not None
     truth = folder / "one.csv"
     predict_cohort(table, truth, model, Where(workers=1))
     answer = next(in_processes(model.open, rows[:1], 1))[1]

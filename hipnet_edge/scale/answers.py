@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from hipnet_edge import __version__
@@ -72,17 +72,28 @@ class Model:
             raise UsageError(
                 f"A worker has hipnet_edge {__version__}, not {self.hipnet_edge} as here."
             )
+        return StudyReader(self._predictor())
+
+    def open_chooser(self) -> Callable[[Model], Model]:
+        """`Make` of a function that says what `auto` comes to here.
+
+        Workers that each chose for themselves might choose differently: it goes by measurements.
+        """
+        with self._predictor() as predictor:
+            backend, variant = predictor.backend, predictor.provenance.variant
+        precision = next(name for name, made in backend.variants.items() if made == variant)
+        return lambda model: replace(model, backend=backend.name, precision=precision)
+
+    def _predictor(self) -> Predictor:
         bundle = Bundle.reference() if self.bundle is None else Bundle.load(self.bundle)
         if bundle.digest != self.digest:
             raise UsageError("A worker finds another bundle than the one that was named here.")
-        return StudyReader(
-            Predictor(
-                bundle,
-                backend=self.backend,
-                precision=self.precision,
-                threads=1,
-                exact=self.exact,
-            )
+        return Predictor(
+            bundle,
+            backend=self.backend,
+            precision=self.precision,
+            threads=1,
+            exact=self.exact,
         )
 
 

@@ -107,8 +107,7 @@ def _answers(
 def _actor(make: Make[Any, Any]) -> type:
     """The class of an actor with one warm worker function.
 
-    What goes wrong travels as an answer: an exception would be taken for a lost block. A class of
-    its own for each run, as constructor arguments would have to outlive the actors elsewhere.
+    What goes wrong travels as an answer: an exception would be taken for a lost block.
     """
 
     class Actor:

@@ -17,7 +17,7 @@ from hipnet_edge.scale.cluster import on_cluster
 from hipnet_edge.scale.journal import SUFFIX, Journal
 from hipnet_edge.scale.processes import in_processes
 from hipnet_edge.scale.results import check_output, write_results
-from hipnet_edge.scale.work import MOST_DEATHS
+from hipnet_edge.scale.work import MOST_DEATHS, workers_die
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Summary:
         known: of them answered by an earlier run.
         statuses: how many of each status.
         codes: how many of each reason code.
-        engines: what answered, by how many studies; more than one is worth knowing.
+        engines: what answered, by how many studies; of several, versions differ.
     """
 
     studies: int
@@ -85,6 +85,7 @@ def predict_cohort(
     check_output(out)
     rows = read_table(table.absolute(), labelled=False).rows
     keys = [study_key(row) for row in rows]
+    model = _settled(model)
     try:
         with Journal(out.with_name(out.name + SUFFIX), model.to_dict()) as journal:
             open_rows = [
@@ -101,6 +102,20 @@ def predict_cohort(
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror or error}.") from error
     return summary
+
+
+def _settled(model: Model) -> Model:
+    """The model with one engine and precision for all workers, chosen in a process of this machine.
+
+    Raises:
+        BundleUnusable, EngineUnusable: none can run here.
+    """
+    if "auto" not in (model.backend, model.precision):
+        return model
+    ((_, settled),) = in_processes(model.open_chooser, [model], 1)
+    if settled is None:
+        raise workers_die()
+    return settled
 
 
 def _predict(

@@ -79,8 +79,5 @@ def summary_lines(summary: Summary) -> list[str]:
     lines += [f"  {count} {code}" for code, count in sorted(summary.codes.items())]
     if len(summary.engines) > 1:
         engines = "; ".join(f"{count} by {name}" for name, count in sorted(summary.engines.items()))
-        lines.append(
-            f"  ! Several engines answered ({engines}): name --backend and --precision where "
-            "machines differ"
-        )
+        lines.append(f"  ! Engines of several versions answered ({engines})")
     return lines

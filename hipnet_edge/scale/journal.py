@@ -75,8 +75,9 @@ class Journal:
                 self._file.truncate(end)
                 break
             answer = json.loads(line)
-            if answer.get("code") not in _TRY_AGAIN:
-                self._places[answer["key"]] = end
+            self._places[answer["key"]] = end
+            if answer.get("code") in _TRY_AGAIN:
+                del self._places[answer["key"]]
             end += len(line)
 
     def __contains__(self, key: str) -> bool:
