@@ -60,7 +60,8 @@ def ways(report: Report) -> str:
                 words.format(workers=report["workers"]),
                 f"{figures['processor_ms_a_study'] * 1e3 / 6e4:.1f} min",
                 f"{figures['wall_ms_a_study'] * 1e3 / 6e4:.1f} min",
-                f"{figures['first_answer_s']:.1f} s",
+                f"{figures['start_processor_s']:.0f} s",
+                f"{figures['first_answer_s']:.0f} s",
             )
         )
     head = (

@@ -17,7 +17,7 @@ OPTIONAL = (
     *("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "pycuda", "cuda", "highdicom"),
     *("pynetdicom", "onnx", "onnxscript", "torch", "torchvision", "timm", "polygraphy"),
     *("matplotlib", "sklearn", "scipy", "tqdm", "psutil", "PIL", "pylibjpeg", "openjpeg"),
-    *("jsonschema", "pytest", "pandas", "nncf"),
+    *("jsonschema", "pytest", "pandas", "nncf", "pyarrow", "ray", "tritonclient"),
 )
 """What `pip install hipnet-edge` alone does not bring."""
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def address():
-    with ray_cluster() as running:
+    with ray_cluster() as (running, _):
         yield running
 
 
