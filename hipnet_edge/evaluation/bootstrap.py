@@ -34,7 +34,7 @@ def draw(
     Returns:
         float64 [1 + resamples, N]: how often each study was drawn; row 0 is all ones.
     """
-    if clusters is not None:
+    if clusters is not None and len(clusters):
         of_patient, which = _strata_of_clusters(strata, clusters)
         return draw(of_patient, resamples, seed)[:, which]
     random = np.random.default_rng(seed)

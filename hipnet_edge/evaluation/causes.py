@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from hipnet_edge.decision import Decision
 from hipnet_edge.evaluation import bootstrap
-from hipnet_edge.evaluation.figure import NEWCOMBE, Figure, refused
-from hipnet_edge.evaluation.sample import Sample
+from hipnet_edge.evaluation.figure import NEWCOMBE, Figure, few_words, refused
+from hipnet_edge.evaluation.sample import Sample, on_logit_scale
 from hipnet_edge.vocabulary import CAUSES
 
 Array = NDArray[Any]
@@ -96,22 +96,26 @@ def figures(failed: Sample) -> dict[str, Any]:
     of_cause = [failed.causes == k for k in range(len(CAUSES))]
     absent = [cause.label for cause, own in zip(CAUSES, of_cause, strict=True) if not own.any()]
     without = f"No study with {', '.join(absent).lower()}: all five causes are needed."
+    counts, p, correct = failed.counts, failed.probabilities, failed.correct
+    rows = auc_by_cause(counts, p, failed.causes)
     areas = {
         cause.value: failed.area(
             failed.probabilities[:, k],
             of_cause[k],
             f"Needs studies with {cause.label.lower()} and studies without.",
+            rows[:, k],
         )
         for k, cause in enumerate(CAUSES)
     }
-    counts, p, correct = failed.counts, failed.probabilities, failed.correct
     errors, bins = calibration_error(counts, p, correct)
     return {
         "accuracy": failed.proportion(correct),
         "balanced_accuracy": refused(without, len(failed))
         if absent
         else failed.resampled(balanced_accuracy(counts, correct, failed.causes), of_cause),
-        "macro_auc": refused(without, len(failed)) if absent else _macro(failed, of_cause, areas),
+        "macro_auc": refused(without, len(failed))
+        if absent
+        else _macro(failed, of_cause, areas, rows.mean(axis=1)),
         "auc": areas,
         "recall": {
             cause.value: failed.proportion(correct, own)
@@ -124,15 +128,14 @@ def figures(failed: Sample) -> dict[str, Any]:
     }
 
 
-def _macro(failed: Sample, of_cause: list[Array], areas: dict[str, Figure]) -> Figure:
+def _macro(failed: Sample, of_cause: list[Array], areas: dict[str, Figure], rows: Array) -> Figure:
     """Mean of the five areas; where all are 1, with the mean of the lower ends of theirs."""
-    rows = auc_by_cause(failed.counts, failed.probabilities, failed.causes).mean(axis=1)
     macro = failed.resampled(rows, of_cause)
     ends = [area.interval for area in areas.values() if area.method == NEWCOMBE and area.interval]
-    if macro.interval is None or macro.value != 1.0 or len(ends) < len(areas):
-        return macro
-    low = float(np.mean([end[0] for end in ends]))
-    return Figure(1.0, (low, 1.0), NEWCOMBE, macro.studies, macro.patients, macro.note)
+    if macro.value != 1.0 or len(ends) < len(areas):
+        return on_logit_scale(macro, rows)
+    low, patients = float(np.mean([end[0] for end in ends])), macro.patients
+    return Figure(1.0, (low, 1.0), NEWCOMBE, macro.studies, patients, few_words(patients))
 
 
 def at_thresholds(failed: Sample, decision: Decision) -> dict[str, dict[str, Any]]:

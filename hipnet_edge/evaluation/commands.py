@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hipnet_edge.evaluation.report import Report
 
 NOT_ACCEPTED = 5
-"""Exit code of a validation whose criteria are not all met."""
+"""Exit code of a validation whose criteria are not all met, or cannot be judged."""
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -54,7 +54,7 @@ def validate(cohort: Path | None, compare: tuple[Path, Path] | None, **options: 
     COHORT.csv has the columns ap, lateral, cause, and where known patient_id, crp, esr, site,
     scanner, sex, age, side, ap_mask, lateral_mask. Every bad row is named before anything is
     predicted. The same command goes on with a validation that was stopped. The exit code is 0, or
-    5 where criteria were given and not all are met.
+    5 where criteria were given and are not all met.
     """
     _need_extra()
     out: Path = options["out"]
@@ -70,7 +70,7 @@ def validate(cohort: Path | None, compare: tuple[Path, Path] | None, **options: 
     for said in report.notices:
         click.echo(f"  ! {said}")
     click.echo(f"Written: {out / 'report.html'}", err=True)
-    return NOT_ACCEPTED if report.verdict.accepted is False else 0
+    return 0 if options["criteria"] is None or report.verdict.accepted else NOT_ACCEPTED
 
 
 def _validate(cohort: Path, out: Path, options: dict[str, Any]) -> Report:

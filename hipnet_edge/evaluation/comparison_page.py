@@ -64,6 +64,8 @@ def _first_line(comparison: Comparison) -> str:
     name = "macro AUC"
     if figure.value is None:
         figure, name = comparison.figures["accuracy"], "accuracy"
+    if figure.value == 0.0 and figure.interval is None:
+        return f"The two do not differ in {name}."
     if figure.value is None or figure.interval is None:
         return "Too few patients to compare."
     low, high = figure.interval

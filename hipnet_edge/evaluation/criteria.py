@@ -72,7 +72,11 @@ class Criterion:
         return Judged(self, reached, met, "")
 
     def __str__(self) -> str:
-        words = self.figure.replace("_", " ").replace(".", ", ")
+        words = re.sub(
+            r"\b(auc|pji|crp|esr)\b",
+            lambda found: found[0].upper(),
+            self.figure.replace("_", " ").replace(".", ", "),
+        )
         end = {"value": "", "lower": ", lower end of the 95 % interval"}.get(
             self.end, ", upper end of the 95 % interval"
         )

@@ -18,7 +18,8 @@ FEW_PATIENTS = 30
 BOOTSTRAP = "bootstrap over patients, within causes"
 WILSON = "Wilson"
 WILSON_CLUSTERED = "Wilson, studies of one patient counted for what they add"
-DELONG = "DeLong"
+DELONG = "DeLong, on the logit scale"
+BOOTSTRAP_LOGIT = "bootstrap over patients, on the logit scale"
 NEWCOMBE = "Newcombe"
 
 

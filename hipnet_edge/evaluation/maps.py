@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hipnet_edge.evaluation import bootstrap
 from hipnet_edge.evaluation.figure import Figure, refused
-from hipnet_edge.evaluation.sample import Sample
+from hipnet_edge.evaluation.sample import Sample, proportion
 from hipnet_edge.vocabulary import CAUSES
 
 Array = NDArray[Any]
@@ -177,7 +177,12 @@ def _view_figure(studies: Sample, own: Array, values: Array, shown: Array) -> Fi
     if not taking_part.any():
         return refused("No view to speak of.")
     rows = mean_over_views(studies.counts[:, own], values[own], shown[own])
-    return studies.resampled(rows, [taking_part])
+    if values.dtype != bool:
+        return studies.resampled(rows, [taking_part])
+    seen = shown & own[:, None]
+    return proportion(
+        values[seen], np.broadcast_to(studies.patients[:, None], seen.shape)[seen], rows
+    )
 
 
 def _pixel_figure(studies: Sample, own: Array, found: Array, area: Array) -> Figure:

@@ -81,8 +81,8 @@ def paragraph(words: str, kind: str = "") -> str:
 
 
 def number(value: float | None) -> str:
-    """Three decimals; a dash for what is not known."""
-    return "&ndash;" if value is None else f"{value:.3f}"
+    """Three decimals, never a negative nothing; a dash for what is not known."""
+    return "&ndash;" if value is None else f"{round(value, 3) + 0.0:.3f}"
 
 
 def with_interval(figure: Figure) -> str:
@@ -93,7 +93,7 @@ def with_interval(figure: Figure) -> str:
         return f'{number(figure.value)} <span class="none">{escape(figure.note)}</span>'
     low, high = figure.interval
     few = '<span class="few" title="few patients">*</span>' if figure.note else ""
-    return f"{number(figure.value)} <small>({number(low)} to {number(high)})</small>{few}"
+    return f"{number(figure.value)}{few} <small>({number(low)} to {number(high)})</small>"
 
 
 def _head(report: Report) -> str:
@@ -171,7 +171,7 @@ def _main(report: Report) -> str:
     return section(
         "Main figures",
         paragraph("Over studies with a cause of failure, but for the last. 95 % intervals."),
-        table(("Figure", "Value (95 % interval)", "Interval by"), rows),
+        table(("Figure", "Value (95 % interval)", "Interval by"), rows, "main"),
         paragraph("* few patients: the interval itself is uncertain.", "note"),
         '<div class="pair">'
         + "".join(
@@ -190,7 +190,7 @@ def _by_cause(report: Report) -> str:
         (
             cause.label,
             with_interval(areas[cause.value]),
-            escape(areas[cause.value].method.partition(" ")[0]),
+            escape(areas[cause.value].method.partition(",")[0]),
             with_interval(recall[cause.value]),
         )
         for cause in CAUSES
@@ -367,7 +367,7 @@ def _gallery(mistakes: Sequence[Mistake]) -> str:
         )
     return section(
         "Most confidently wrong",
-        paragraph("The map is that of what was called; AP left, lateral right.", "note"),
+        paragraph("The map is that of what was called; AP left, lateral right.", "note lead"),
         f'<div class="gallery">{"".join(cards)}</div>',
     )
 

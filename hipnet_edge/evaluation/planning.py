@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hipnet_edge.errors import UsageError
+from hipnet_edge.evaluation.figure import FEW_PATIENTS
 from hipnet_edge.evaluation.intervals import Z95, area_variance
 
 PROPORTIONS = ("accuracy", "sensitivity", "specificity")
@@ -66,7 +67,7 @@ def plan(
     """How many patients a figure needs.
 
     A proportion is planned exactly, with Wilson's interval; an area under the ROC curve with
-    Hanley and McNeil's variance and the normal distribution.
+    Hanley and McNeil's variance on the logit scale, and at least `FEW_PATIENTS` of either kind.
 
     Raises:
         UsageError: the values do not go together, or a million patients are not enough.
@@ -135,8 +136,11 @@ def studies_for_area(expected: float, lower_bound: float, power: float, part: fl
     errors = Z95 + float(norm.ppf(power))
     n = np.arange(4, MOST_STUDIES + 1)
     positives = np.clip(np.ceil(n * part - 1e-9), 1, n - 1)
-    variance = area_variance(expected, positives, n - positives)
-    enough = np.flatnonzero(errors * np.sqrt(variance) <= expected - lower_bound)
+    error = np.sqrt(area_variance(expected, positives, n - positives))
+    error = error / (expected * (1.0 - expected))
+    away = math.log(expected / (1.0 - expected)) - math.log(lower_bound / (1.0 - lower_bound))
+    many = np.minimum(positives, n - positives) >= FEW_PATIENTS
+    enough = np.flatnonzero((errors * error <= away) & many)
     if not len(enough):
         raise UsageError("More than a million patients would be needed.")
     return int(n[enough[0]])

@@ -134,6 +134,11 @@ def markers(sample: Sample) -> str:
     return svg[0]
 
 
+def _minor_tick(value: float, _place: float) -> str:
+    """Twos and fives of a logarithmic axis; all nine would lie upon each other."""
+    return f"{value:g}" if f"{value:e}"[0] in "25" else ""
+
+
 def _scatter(axes: Axes, sample: Sample, marker: str) -> None:
     values = np.maximum(sample.columns[marker], SMALLEST_LOGGED)
     infected = sample.causes == PJI
@@ -156,5 +161,6 @@ def _scatter(axes: Axes, sample: Sample, marker: str) -> None:
             )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(_minor_tick)
     axes.set_xlabel(MARKERS[marker])
     axes.set_ylim(-0.03, 1.03)

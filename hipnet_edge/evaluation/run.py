@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -118,7 +119,7 @@ class CohortRun:
             key = study_key(row)
             if key is None:
                 found[row.line] = {"status": MISSING, "code": Reason.UNREADABLE_FILE.value}
-            elif key in known:
+            elif key in known and self._map_is_there(known[key]):
                 found[row.line] = known[key]
             else:
                 open_rows.append((row, key))
@@ -148,6 +149,9 @@ class CohortRun:
             finally:
                 workers.close()
 
+    def _map_is_there(self, answer: Answer) -> bool:
+        return not answer["masks"] or self.map_of(answer) is not None
+
     def map_of(self, answer: Answer) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
         """The map of a study's true cause and the diseased part of its cells, [2, h, w] each."""
         if not answer.get("masks"):
@@ -155,7 +159,7 @@ class CohortRun:
         try:
             with np.load(self.folder / MAPS_NAME / f"{answer['key']}.npz") as kept:
                 return kept["map"], kept["truth"].astype(np.float32)
-        except (OSError, KeyError, ValueError):
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
             return None
 
 
@@ -208,7 +212,7 @@ def study_key(row: CohortRow) -> str | None:
                 if files is row.files:
                     return None
                 continue
-            facts += [view.value, str(path), status.st_size, status.st_mtime_ns]
+            facts += [view.value, str(path.resolve()), status.st_size, status.st_mtime_ns]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
@@ -299,6 +303,7 @@ def _keep_map(file: Path, row: CohortRow, prediction: Prediction) -> str:
         part = file.with_name(file.name + ".part")
         with part.open("wb") as opened:
             np.savez_compressed(opened, map=own, truth=np.stack(truth))
+            os.fsync(opened.fileno())
         part.replace(file)
     return ";".join(drawn)
 

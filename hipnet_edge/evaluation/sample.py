@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from hipnet_edge.evaluation import bootstrap
 from hipnet_edge.evaluation.figure import (
     BOOTSTRAP,
+    BOOTSTRAP_LOGIT,
     DELONG,
+    FEW_PATIENTS,
     FEWEST_PATIENTS,
     NEWCOMBE,
     WILSON,
@@ -22,7 +24,13 @@ from hipnet_edge.evaluation.figure import (
     percentiles,
     refused,
 )
-from hipnet_edge.evaluation.intervals import delong, effective_studies, newcombe_area, wilson
+from hipnet_edge.evaluation.intervals import (
+    delong,
+    effective_studies,
+    logit_interval,
+    newcombe_area,
+    wilson,
+)
 
 Array = NDArray[Any]
 
@@ -94,24 +102,11 @@ class Sample:
         Where patients have several studies the number of studies is divided by the design effect.
         """
         own = np.ones(len(self), bool) if own is None else own
-        n = int(own.sum())
-        if n == 0:
+        if not own.any():
             return refused("No study to speak of.")
-        hit, patients = right[own], self.patients[own]
-        worth, distinct = effective_studies(hit, patients), len(np.unique(patients))
-        value = float(hit.mean())
-        method = WILSON if distinct == n else WILSON_CLUSTERED
-        also = percentiles(bootstrap.mean(self.counts[:, own], hit.astype(float)))
-        return Figure(
-            value,
-            wilson(value * worth, worth),
-            method,
-            n,
-            distinct,
-            # Wilson's interval is right for any number of studies; it is only wide.
-            few_words(distinct).partition("No interval")[0],
-            {} if also is None or distinct < FEWEST_PATIENTS else {BOOTSTRAP: also},
-        )
+        hit = right[own]
+        rows = bootstrap.mean(self.counts[:, own], hit.astype(float))
+        return proportion(hit, self.patients[own], rows)
 
     def resampled(self, rows: Array, groups: Sequence[Array] | None = None) -> Figure:
         """A figure worked out for every resample.
@@ -125,40 +120,77 @@ class Sample:
         studies = int(np.any(groups, axis=0).sum())
         if not np.isfinite(rows[0]):
             return refused("It has no value over these studies.", studies)
-        enough = patients >= FEWEST_PATIENTS
-        interval = percentiles(rows) if enough else None
+        interval = percentiles(rows) if patients >= FEWEST_PATIENTS else None
+        note = few_words(patients)
+        if interval is not None and interval[0] == interval[1]:
+            interval, note = None, "No interval: every resample gives the same."
         method = BOOTSTRAP if interval else ""
-        return Figure(float(rows[0]), interval, method, studies, patients, few_words(patients))
+        return Figure(float(rows[0]), interval, method, studies, patients, note)
 
-    def area(self, scores: Array, positive: Array, missing: str) -> Figure:
+    def area(
+        self, scores: Array, positive: Array, missing: str, rows: Array | None = None
+    ) -> Figure:
         """The area under the ROC curve of `scores` [N] for `positive` bool [N].
 
-        DeLong's interval where each patient has one study, else the bootstrap's; Newcombe's where
-        the two kinds are told apart without an error, which leaves the others without any width.
+        DeLong's interval where each patient has one study, else the bootstrap's, both on the logit
+        scale. Newcombe's where either kind has few patients, as it is then the only one that is
+        not too narrow, and where the two are told apart without an error.
 
         Args:
             scores: larger is more likely positive.
             positive: which are.
             missing: why there is no figure where all are positive or none.
+            rows: [R], the area of every resample, where it is known already.
         """
         groups = [positive, ~positive]
         if not all(group.any() for group in groups):
             return refused(missing, len(self))
-        resampled = self.resampled(bootstrap.auc(self.counts, scores, positive), groups)
-        if resampled.value is None or resampled.interval is None:
+        rows = bootstrap.auc(self.counts, scores, positive) if rows is None else rows
+        resampled = self.resampled(rows, groups)
+        value, patients = resampled.value, resampled.patients
+        if value is None or patients < FEWEST_PATIENTS:
             return resampled
-        value, interval, method = resampled.value, resampled.interval, BOOTSTRAP
-        if value in (0.0, 1.0):
+        if value in (0.0, 1.0) or patients < FEW_PATIENTS:
             sizes = [self.patients_in(group) for group in groups]
             interval, method = newcombe_area(value, sizes[0], sizes[1]), NEWCOMBE
         elif not self.clustered:
             interval, method = delong(scores, positive).interval(), DELONG
-        return Figure(
-            value,
-            interval,
-            method,
-            len(self),
-            resampled.patients,
-            resampled.note,
-            {} if method == BOOTSTRAP else {BOOTSTRAP: resampled.interval},
-        )
+        else:
+            return on_logit_scale(resampled, rows)
+        also = {} if resampled.interval is None else {BOOTSTRAP: resampled.interval}
+        return Figure(value, interval, method, len(self), patients, few_words(patients), also)
+
+
+def on_logit_scale(figure: Figure, rows: Array) -> Figure:
+    """A resampled area with the bootstrap's standard error on the logit scale.
+
+    The percentiles stand beside it.
+    """
+    if figure.interval is None or figure.value is None or not 0.0 < figure.value < 1.0:
+        return figure
+    interval = logit_interval(figure.value, float(np.nanstd(rows[1:], ddof=1)))
+    also = {BOOTSTRAP: figure.interval}
+    return replace(figure, interval=interval, method=BOOTSTRAP_LOGIT, also=also)
+
+
+def proportion(hit: Array, patients: Array, rows: Array) -> Figure:
+    """A part of the whole with Wilson's interval.
+
+    Args:
+        hit: bool [N], of studies or views.
+        patients: [N].
+        rows: [R], the same figure of every resample.
+    """
+    n, distinct, value = len(hit), len(np.unique(patients)), float(hit.mean())
+    worth = effective_studies(hit, patients)
+    also = percentiles(rows)
+    return Figure(
+        value,
+        wilson(value * worth, worth),
+        WILSON if distinct == n else WILSON_CLUSTERED,
+        n,
+        distinct,
+        # Wilson's interval is right for any number of studies; it is only wide.
+        few_words(max(distinct, FEWEST_PATIENTS)) and f"Only {distinct} patients.",
+        {} if also is None or distinct < FEWEST_PATIENTS else {BOOTSTRAP: also},
+    )

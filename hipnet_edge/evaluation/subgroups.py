@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hipnet_edge.evaluation.causes import auc_by_cause
-from hipnet_edge.evaluation.figure import refused
+from hipnet_edge.evaluation.figure import Figure, refused
 from hipnet_edge.evaluation.risk import PJI
-from hipnet_edge.evaluation.sample import Sample
+from hipnet_edge.evaluation.sample import Sample, on_logit_scale
 from hipnet_edge.vocabulary import CAUSES
 
 Array = NDArray[Any]
@@ -34,15 +34,19 @@ def figures(failed: Sample) -> dict[str, dict[str, Any]]:
     for kind in KINDS:
         words = _words(failed, kind)
         names, sizes = np.unique(words[words != ""], return_counts=True)
-        largest = names[np.argsort(-sizes, kind="stable")][:MOST_GROUPS]
+        largest = sorted(names[np.argsort(-sizes, kind="stable")][:MOST_GROUPS], key=_place)
         if len(names):
-            report[kind] = {
-                str(name): _group(failed.subset(words == name)) for name in sorted(largest)
-            }
+            report[kind] = {str(name): _group(failed.subset(words == name)) for name in largest}
             unknown = int((words == "").sum())
             if unknown:
                 report[kind]["not stated"] = _group(failed.subset(words == ""))
     return report
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Ages by age, everything else by name."""
+    bands = [words for _, words in _BANDS]
+    return (bands.index(name) if name in bands else 0), str(name)
 
 
 def _words(failed: Sample, kind: str) -> Array:
@@ -54,6 +58,11 @@ def _words(failed: Sample, kind: str) -> Array:
     return np.asarray(column.astype(str))
 
 
+def _macro(group: Sample, of_cause: list[Array]) -> Figure:
+    rows = auc_by_cause(group.counts, group.probabilities, group.causes).mean(axis=1)
+    return on_logit_scale(group.resampled(rows, of_cause), rows)
+
+
 def _group(group: Sample) -> dict[str, Any]:
     of_cause = [group.causes == k for k in range(len(CAUSES))]
     complete = all(own.any() for own in of_cause)
@@ -62,9 +71,7 @@ def _group(group: Sample) -> dict[str, Any]:
         "studies": len(group),
         "patients": group.patients_in(np.ones(len(group), bool)),
         "accuracy": group.proportion(group.correct),
-        "macro_auc": group.resampled(
-            auc_by_cause(group.counts, group.probabilities, group.causes).mean(axis=1), of_cause
-        )
+        "macro_auc": _macro(group, of_cause)
         if complete
         else refused("Not every cause is among them.", len(group)),
         "pji_auc": group.area(

@@ -270,14 +270,14 @@ class _Reader:
 def _notices(rows: Sequence[CohortRow], columns: Sequence[str]) -> Iterator[str]:
     """What to know about labels and columns."""
     counted = Counter(row.cause for row in rows)
-    for k, cause in enumerate(CAUSES):
-        if not counted[k]:
-            yield (
-                f"No study with {cause.label.lower()}: figures that need all five causes "
-                "are refused."
-            )
-        elif counted[k] < FEW_STUDIES:
-            yield f"{cause.label}: {counted[k]} studies, fewer than {FEW_STUDIES}."
+    labels = [cause.label.lower() for cause in CAUSES]
+    absent = [label for k, label in enumerate(labels) if not counted[k]]
+    few = [f"{label} {counted[k]}" for k, label in enumerate(labels) if counted[k]]
+    few = [words for words in few if int(words.split()[-1]) < FEW_STUDIES]
+    if absent:
+        yield f"No study with {', '.join(absent)}: figures that need all causes are refused."
+    if few:
+        yield f"Fewer than {FEW_STUDIES} studies: {', '.join(few)}."
     if counted[SOUND]:
         yield (
             f"{counted[SOUND]} studies name no cause: they count as prostheses that have not "
