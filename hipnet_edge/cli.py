@@ -39,6 +39,7 @@ from hipnet_edge.predict_files import (
     sources,
     writing,
 )
+from hipnet_edge.scale.command import predict_cohort
 from hipnet_edge.vocabulary import Cause, Laterality, View
 from hipnet_edge.wording import bundle_table, selftest_table
 
@@ -113,6 +114,7 @@ def hipnet_edge() -> None:
 
 hipnet_edge.add_command(calibrate)
 hipnet_edge.add_command(drift)
+hipnet_edge.add_command(predict_cohort)
 hipnet_edge.add_command(validate)
 hipnet_edge.add_command(plan_validation)
 

@@ -95,6 +95,8 @@ class Reason(str, Enum):
     """The engine gave NaN or infinity; no probability is reported."""
     MISSING_EXTRA = "missing_extra"
     """An optional part of the package is not installed."""
+    WORKER_DIED = "worker_died"
+    """The process that read this study died, several times over."""
     CLOSED = "closed"
     """The predictor was closed."""
     BAD_ARGUMENT = "bad_argument"

@@ -18,7 +18,7 @@ OPTIONAL = (
     *("pynetdicom", "onnx", "onnxscript", "torch", "torchvision", "timm", "polygraphy"),
     *("matplotlib", "sklearn", "scipy", "tqdm", "psutil", "PIL", "pylibjpeg", "openjpeg"),
     *("jsonschema", "pytest", "pandas", "nncf", "pydantic", "pydantic_core"),
-    *("starlette", "uvicorn", "cryptography"),
+    *("starlette", "uvicorn", "cryptography", "pyarrow", "ray", "tritonclient"),
 )
 """What `pip install hipnet-edge` alone does not bring."""
 

@@ -116,7 +116,7 @@ class CohortRun:
         log = self.folder / LOG_NAME
         known, found, open_rows = read_log(log), {}, []
         for row in rows:
-            key = _key(row)
+            key = study_key(row)
             if key is None:
                 found[row.line] = {"status": MISSING, "code": Reason.UNREADABLE_FILE.value}
             elif key in known and self._map_is_there(known[key]):
@@ -202,7 +202,7 @@ def write_whole(path: Path, text: str) -> None:
     part.replace(path)
 
 
-def _key(row: CohortRow) -> str | None:
+def study_key(row: CohortRow) -> str | None:
     """What a study is known by; None where a radiograph is not there."""
     facts: list[object] = [row.cause, row.side, str(row.numbers["pixel_spacing_mm"])]
     for files in (row.files, row.masks):
@@ -241,7 +241,7 @@ def _answer(predictor: Predictor, maps: Path, study: tuple[CohortRow, str]) -> A
     except InputRefused as refusal:
         return {"key": key, "status": REFUSED, "code": refusal.code.value}
     except (Fault, EngineUnusable) as error:
-        if not _of_this_study(error):
+        if not of_this_study(error):
             raise
         return {"key": key, "status": FAILED, "code": error.code.value}
     return {
@@ -252,7 +252,8 @@ def _answer(predictor: Predictor, maps: Path, study: tuple[CohortRow, str]) -> A
     }
 
 
-def _of_this_study(error: HipNetError) -> bool:
+def of_this_study(error: HipNetError) -> bool:
+    """Whether an error says nothing of the studies that follow."""
     return isinstance(error, Fault) or error.code is Reason.NON_FINITE_OUTPUT
 
 

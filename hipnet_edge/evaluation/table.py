@@ -18,7 +18,8 @@ from hipnet_edge.errors import UsageError
 from hipnet_edge.evaluation.sample import SOUND
 from hipnet_edge.vocabulary import CAUSES, VIEWS, Laterality, View
 
-NEEDED = ("ap", "lateral", "cause")
+FILES = tuple(view.value for view in VIEWS)
+NEEDED = (*FILES, "cause")
 NUMBERS = ("crp", "esr", "age", "pixel_spacing_mm")
 WORDS = ("site", "scanner", "sex")
 KNOWN = (*NEEDED, "patient_id", "side", "ap_mask", "lateral_mask", *NUMBERS, *WORDS)
@@ -80,8 +81,12 @@ class CohortTable:
     notices: tuple[str, ...]
 
 
-def read_table(path: Path) -> CohortTable:
+def read_table(path: Path, *, labelled: bool = True) -> CohortTable:
     """Read and check COHORT.csv; paths in it are relative to it.
+
+    Args:
+        path: of the table.
+        labelled: whether it must say the causes; without, the column may lack or hold anything.
 
     Raises:
         CohortInvalid: it cannot be read, lacks a column, or has bad rows; all of them are named.
@@ -93,12 +98,14 @@ def read_table(path: Path) -> CohortTable:
         raise CohortInvalid(f"{path} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
         raise CohortInvalid(f"{path} is not text in UTF-8.") from error
-    columns, lines, decimal_comma = _parse(text)
+    needed = NEEDED if labelled else FILES
+    columns, lines, decimal_comma = _parse(text, needed)
     problems = list(_unlike_its_header(columns, lines))
     cells = [dict(zip(columns, line, strict=False)) for _, line in lines]
     numbers = [number for number, _ in lines]
-    shifted = {number for number, _ in problems}
-    problems += _label_problems(columns, numbers, cells, shifted)
+    if labelled:
+        shifted = {number for number, _ in problems}
+        problems += _label_problems(columns, numbers, cells, shifted)
     problems += _repeated_files(numbers, cells, path.parent)
     reader = _Reader(path.parent, decimal_comma)
     rows = []
@@ -112,7 +119,7 @@ def read_table(path: Path) -> CohortTable:
     return CohortTable(tuple(rows), hashlib.sha256(content).hexdigest(), notices)
 
 
-def _parse(text: str) -> tuple[list[str], list[tuple[int, list[str]]], bool]:
+def _parse(text: str, needed: Sequence[str]) -> tuple[list[str], list[tuple[int, list[str]]], bool]:
     """Column names, lines with their numbers, and whether numbers may have a decimal comma."""
     first = text.partition("\n")[0]
     semicolons = first.count(";") > first.count(",")
@@ -127,10 +134,10 @@ def _parse(text: str) -> tuple[list[str], list[tuple[int, list[str]]], bool]:
     twice = [name for name, times in Counter(columns).items() if times > 1 and name]
     if twice:
         raise CohortInvalid(f"The table has two columns named {', '.join(twice)}.")
-    missing = [name for name in NEEDED if name not in columns]
+    missing = [name for name in needed if name not in columns]
     if missing:
         raise CohortInvalid(
-            f"The table has no column {', '.join(missing)}; needed are {', '.join(NEEDED)}."
+            f"The table has no column {', '.join(missing)}; needed are {', '.join(needed)}."
         )
     if len(lines) == 1:
         raise CohortInvalid("The table has no studies.")
