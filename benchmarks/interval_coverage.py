@@ -2,6 +2,8 @@ r"""Whether the 95 % intervals of a validation hold the truth in 95 of 100 cohor
 
     python -m benchmarks.interval_coverage --out benchmarks/results/interval_coverage.json
 
+With `--page` the table of docs/validation.md is written too.
+
 Synthetic scores: five causes, a study's log-odds are normal, those of its true cause raised; what
 makes a patient hard is shared by all of his studies. The truth is the figure of a cohort of a
 hundred thousand patients. Every cohort has the same number of studies of each cause, as the
@@ -19,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from benchmarks.page_tables import table, write_tables
 from export.provenance import made_here, write
 from hipnet_edge.evaluation import bootstrap, causes
 from hipnet_edge.evaluation.causes import auc_by_cause, balanced_accuracy, brier
@@ -124,11 +127,35 @@ def coverage(scenario: dict[str, Any], repetitions: int) -> dict[str, Any]:
     return {"patients_by_cause": list(scenario["patients"]), "figures": report}
 
 
+FIGURES = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "macro_auc": "Macro AUC",
+    "pji_auc": "AUC of PJI",
+    "fracture_auc": "AUC of fracture, the rarest",
+    "brier": "Brier score",
+    "pji_sensitivity": "Sensitivity for PJI",
+    "marker_spearman": "Spearman's correlation",
+}
+
+
+def coverage_table(scenarios: dict[str, Any]) -> str:
+    """Coverage by figure, by how the interval is made, and by scenario."""
+    rows = []
+    for figure, words in FIGURES.items():
+        found = [one["figures"].get(figure, {}).get("coverage", {}) for one in scenarios.values()]
+        for method in dict.fromkeys(method for one in found for method in one):
+            cells = [f"{one[method]:.3f}" if method in one else "" for one in found]
+            rows.append((words, method, *cells))
+    return table(("Figure", "Interval", *scenarios), rows)
+
+
 @click.command(help=__doc__)
 @click.option("--repetitions", default=1000, show_default=True)
 @click.option("--only", type=click.Choice(list(SCENARIOS)), help="One of the scenarios.")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-def main(repetitions: int, only: str | None, out: Path) -> None:
+@click.option("--page", type=click.Path(path_type=Path), help="A page with a place for the table.")
+def main(repetitions: int, only: str | None, out: Path, page: Path | None) -> None:
     """Measure the intervals."""
     report: dict[str, Any] = {
         "what": "part of synthetic cohorts whose 95 % interval holds the true figure",
@@ -142,6 +169,8 @@ def main(repetitions: int, only: str | None, out: Path) -> None:
         },
     }
     write(report, out)
+    if page is not None:
+        write_tables(page, {"coverage": coverage_table(report["scenarios"])})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ FEWEST_PATIENTS = 5
 """In every group that a figure needs; with fewer it has no interval, as any would be too narrow."""
 FEW_PATIENTS = 30
 """Below this the interval itself is uncertain, and the figure says so."""
-BOOTSTRAP = "bootstrap over patients, within causes"
+BOOTSTRAP = "bootstrap over patients, percentiles"
 WILSON = "Wilson"
 WILSON_CLUSTERED = "Wilson, studies of one patient counted for what they add"
 DELONG = "DeLong, on the logit scale"

@@ -109,7 +109,7 @@ def _head(report: Report) -> str:
             )
             for one in verdict.judged
         ]
-        criteria = table(("Criterion", "Reached", ""), rows)
+        criteria = table(("Criterion", "Reached", ""), rows, "criteria")
     notices = "".join(f"<li>{escape(said)}</li>" for said in report.notices)
     return (
         f'<p class="verdict {kind}">{escape(verdict.words)}</p>'

@@ -1,7 +1,7 @@
 """COHORT.csv: read whole, checked before anything is predicted, every bad row named.
 
-What is said of a row names its line and its labels, never a patient or a file: reports and
-terminals are shown around.
+What is said of a row names its line and what is wrong, never a patient or a file, nor a cell that
+may hold one because columns are exchanged: reports and terminals are shown around.
 """
 
 from __future__ import annotations
@@ -103,8 +103,9 @@ def read_table(path: Path, *, labelled: bool = True) -> CohortTable:
     problems = list(_unlike_its_header(columns, lines))
     cells = [dict(zip(columns, line, strict=False)) for _, line in lines]
     numbers = [number for number, _ in lines]
+    shifted = {number for number, _ in problems}
     if labelled:
-        problems += _label_problems(columns, numbers, cells)
+        problems += _label_problems(columns, numbers, cells, shifted)
     problems += _repeated_files(numbers, cells, path.parent)
     reader = _Reader(path.parent, decimal_comma)
     rows = []
@@ -160,15 +161,26 @@ def _label(cell: str | None) -> int | None:
 
 
 def _label_problems(
-    columns: Sequence[str], numbers: Sequence[int], cells: Sequence[Cells]
+    columns: Sequence[str], numbers: Sequence[int], cells: Sequence[Cells], shifted: set[int]
 ) -> list[Problem]:
-    """The rows whose cause is none, and which other column looks like the causes."""
-    wrong = [
-        (number, f"unknown cause {row['cause'][:_LONGEST_WORD]!r}")
+    """The rows whose cause is none, and which other column looks like the causes.
+
+    In the lines of `shifted` cells may stand in the wrong column.
+    """
+    unknown = [
+        (number, row)
         for number, row in zip(numbers, cells, strict=True)
         if _label(row.get("cause")) is None
     ]
-    if len(wrong) * 2 > len(cells):
+    exchanged = len(unknown) * 2 > len(cells)
+    # A slip of the pen is quoted; what stands where the causes should may be a name.
+    wrong = [
+        (number, f"unknown cause {row['cause'][:_LONGEST_WORD]!r}")
+        if number not in shifted and not exchanged
+        else (number, "unknown cause")
+        for number, row in unknown
+    ]
+    if exchanged:
         for column in columns:
             words = [row.get(column, "") for row in cells]
             named = sum(bool(word) and _label(word) is not None for word in words)
@@ -211,11 +223,11 @@ class _Reader:
         for column in NUMBERS:
             numbers[column] = self._number(cells.get(column, ""))
             if numbers[column] < 0 or math.isinf(numbers[column]):
-                wrong.append((line, f"{column} is no number: {cells[column][:_LONGEST_WORD]!r}"))
+                wrong.append((line, f"{column} is no number of 0 or more"))
         side = cells.get("side", "").lower()
         side = {"l": "left", "r": "right"}.get(side, side)
         if side and side not in SIDES:
-            wrong.append((line, f"side is left or right, not {side[:_LONGEST_WORD]!r}"))
+            wrong.append((line, "side is neither left nor right"))
         cause = _label(cells.get("cause"))
         row = CohortRow(
             line=line,

@@ -44,8 +44,8 @@ def test_every_bad_row_is_named(tmp_path):
         (5, "unknown cause 'tired'"),
         (7, "its file in column ap is that of line 4, column ap"),
         (9, "this row's own"),
-        (11, "crp is no number: '<5'"),
-        (13, "side is left or right"),
+        (11, "crp is no number of 0 or more"),
+        (13, "side is neither left nor right"),
         (15, "no file in column lateral"),
     ):
         assert any(f"line {line}: " in s and words in s for s in said.splitlines()), words
@@ -54,6 +54,15 @@ def test_every_bad_row_is_named(tmp_path):
     said = complaint(write_table(tmp_path / "t.csv", rows))
     assert "80 bad rows" in said
     assert said.rstrip().endswith("79, 80, 81")  # beyond fifty by their lines alone
+
+
+def test_a_name_in_place_of_a_cause_is_not_told(tmp_path):
+    rows = [{**row, "cause": row["patient_id"], "patient_id": row["cause"]} for row in rows_of(10)]
+    said = complaint(write_table(tmp_path / "t.csv", rows))
+    assert "the column patient_id holds causes" in said
+    assert "line 7: unknown cause" in said
+    (tmp_path / "t.csv").write_text("ap,lateral,cause\na,b,pji\nc,d,pji\ne,f,Doe,pji\n")
+    assert "line 4: unknown cause" in complaint(tmp_path / "t.csv")
 
 
 def test_causes_in_another_column_are_noticed(tmp_path):
