@@ -103,8 +103,8 @@ def read_table(path: Path, *, labelled: bool = True) -> CohortTable:
     problems = list(_unlike_its_header(columns, lines))
     cells = [dict(zip(columns, line, strict=False)) for _, line in lines]
     numbers = [number for number, _ in lines]
+    shifted = {number for number, _ in problems}
     if labelled:
-        shifted = {number for number, _ in problems}
         problems += _label_problems(columns, numbers, cells, shifted)
     problems += _repeated_files(numbers, cells, path.parent)
     reader = _Reader(path.parent, decimal_comma)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from hipnet_edge.scale.work import MOST_DEATHS, Ended, Make, R, T, workers_die
 
 logger = logging.getLogger(__name__)
 
+_LISTENER_S = 10.0
 _LARGEST_BLOCK = 64
 _BLOCKS_A_WORKER = 16  # so that no worker is idle for long at the end
 
@@ -65,8 +67,9 @@ def _connected(address: str) -> Iterator[Any]:
         raise MissingExtra("ray", "Predicting on a Ray cluster") from error
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
+        _require_listener(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise EngineUnusable(
             f"No Ray cluster that can be used is at {address}.", Reason.ENGINE_UNAVAILABLE
         ) from error
@@ -74,6 +77,17 @@ def _connected(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Refuse host:port where nobody listens: Ray itself would try for minutes.
+
+    Raises:
+        OSError: nobody listens there.
+    """
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), _LISTENER_S).close()
 
 
 def _answers(
