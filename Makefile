@@ -4,12 +4,14 @@
 #   make lint    install, ruff and mypy
 #   make clean   remove the environment and everything made here
 # Another interpreter: make demo PYTHON=python3.12. Another environment: make test VENV=/some/where.
+# More tests side by side on more cores: make test JOBS=4.
 
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_CAUSE ?= pji
 DEMO_SEED ?= 4
 PYTEST_ARGS ?=
+JOBS ?= 2
 TEST_EXTRAS ?= cpu,test
 
 BIN = $(VENV)/bin
@@ -25,7 +27,9 @@ demo: $(VENV)/.cpu
 
 test: $(VENV)/.test
 	@echo "== Running the tests"
-	@$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not alone" --cov --cov-report= $(PYTEST_ARGS)
+	@echo "== and those that want no other beside them"
+	@$(BIN)/python -m pytest -m alone --cov --cov-append --cov-report=term $(PYTEST_ARGS)
 
 lint: $(VENV)/.lint
 	@echo "== ruff check, ruff format --check, mypy"

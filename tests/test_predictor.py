@@ -274,6 +274,7 @@ def resident_kib() -> int:
     return int(status.split("VmRSS:")[1].split()[0])
 
 
+@pytest.mark.alone
 def test_memory_stays_flat_over_two_hundred_predictions(predictor):
     ap, lateral = pair(1, rows=120, columns=100)
     for _ in range(20):

@@ -181,6 +181,7 @@ def resident_kib() -> int:
     return int(status.split("VmRSS:")[1].split()[0])
 
 
+@pytest.mark.alone
 def test_memory_stays_flat_over_a_long_stream(predictor, studies):
     answers = predictor.predict_stream(itertools.cycle(studies))
     for _ in range(40):
