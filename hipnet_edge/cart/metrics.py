@@ -80,6 +80,7 @@ class Metrics:
             {
                 "version": __version__,
                 "bundle": provenance.bundle_digest,
+                "overlay": provenance.overlay_digest or "",
                 "variant": provenance.variant,
                 "backend": provenance.backend,
                 "backend_version": provenance.backend_version,

@@ -144,7 +144,7 @@ class CartService:
         """Start everything; returns when images are received and can be read.
 
         Raises:
-            BundleUnusable, EngineUnusable: what is pinned cannot be had.
+            BundleUnusable, EngineUnusable, MissingExtra: what is pinned cannot be had.
             UsageError: an address cannot be listened on.
         """
         predict = self._configuration.predict
@@ -153,6 +153,7 @@ class CartService:
             version=__version__,
             configuration=self._configuration.digest,
             bundle=predict.bundle_digest,
+            overlay=predict.overlay_digest,
             backend=predict.backend,
             variant=predict.variant,
         )
@@ -264,6 +265,9 @@ class CartService:
         return Repeating(name, step, finish, failed=self.metrics.failure)
 
     def _loaded(self, predictor: Predictor) -> None:
+        from hipnet_edge.evaluation.daily import Model
+
+        self.queue.model = Model.of(predictor.provenance)
         self.metrics.runs(predictor.provenance)
 
     def _wake_worker(self) -> None:

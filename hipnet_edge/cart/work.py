@@ -162,6 +162,7 @@ class Worker:
 
     def _to_result(self, case: Case) -> None:
         from hipnet_edge.dicom import result_objects
+        from hipnet_edge.evaluation.daily import Statistics
 
         with self._measured("load"):
             ap, lateral = (self._store.read(i.file) for i in self._queue.sources(case))
@@ -186,7 +187,8 @@ class Worker:
             ]
             text = json.dumps(prediction.to_dict())
             kept = self._store.keep(text.encode(), suffix=".json")
-            self._queue.predicted(case.id, kept.name, objects, self._wanted)
+            answer = Statistics.over([prediction])
+            self._queue.predicted(case.id, kept.name, objects, self._wanted, answer)
         self._metrics.stage("queued", self._clock() - case.created_at)
         logger.info("read", extra={"case": case.id, "count": len(objects)})
         self._predicted()

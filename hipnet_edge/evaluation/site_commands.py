@@ -55,7 +55,7 @@ def calibrate(cohort: Path, out: Path, key: Path | None, **options: Any) -> None
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror or error}.") from error
     click.echo(overlay_table(overlay))
-    click.echo(f"Written: {out}", err=True)
+    click.echo(f"Written: {out}, digest {overlay.digest}", err=True)
 
 
 def _fitted(cohort: Path, options: dict[str, Any]) -> Overlay:
