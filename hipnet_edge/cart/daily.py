@@ -1,8 +1,9 @@
-"""The cart's daily statistics: each answer and refusal counted in the transaction that it is kept by.
+"""The cart's daily statistics: an answer or refusal is counted in the transaction that keeps it.
 
 So none is counted twice or not at all, wherever a kill or a power cut falls, and a study that
-retention forgets stays counted. The table has one row for each day (local time) and model (and
-schema: a newer version of the package leaves older records as they are); the file daily.jsonl is written from it for `hipnet-edge drift`. No patient data are in either.
+retention forgets stays counted. The table has a row for each day (local time) and model, and for
+each schema: a newer version of the package leaves older records as they are. The file daily.jsonl
+is written from it for `hipnet-edge drift`. No patient data are in either.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from pathlib import Path
 
 from hipnet_edge.cart.database import Database
 from hipnet_edge.cart.store import sync_folder
-from hipnet_edge.evaluation.daily import SCHEMA, Model, Statistics, as_line, from_line
+from hipnet_edge.evaluation.daily import (
+    DAILY_FILE,
+    SCHEMA,
+    Model,
+    Statistics,
+    as_line,
+    from_line,
+)
 
 _WHERE = "the cart's database"
 
@@ -57,13 +65,14 @@ def take_back(connection: sqlite3.Connection, at: float, code: str) -> None:
             return
 
 
-def export(database: Database, path: Path) -> None:
-    """Write all days as a file that `hipnet-edge drift` reads: whole, or as it was before.
+def export(database: Database, data: Path) -> None:
+    """Write all days as daily.jsonl into the data folder: whole, or it stays as it was.
 
     Raises:
         OSError, QueueUnusable: try again later; nothing is lost.
     """
     rows = database.rows("SELECT line FROM daily WHERE schema = ? ORDER BY day, model", SCHEMA)
+    path = data / DAILY_FILE
     part = path.with_name(path.name + ".part")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:

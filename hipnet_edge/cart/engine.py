@@ -39,12 +39,16 @@ class Engine:
     Args:
         pinned: `[predict]` of the configuration.
         loaded: told of every predictor that was loaded.
+
+    Attributes:
+        trusted: False while the self-test fails; then nothing is to be read (`SelfCheck`).
     """
 
     def __init__(self, pinned: Predict, loaded: Callable[[Predictor], None] | None = None) -> None:
         self._pinned, self._loaded = pinned, loaded
         self._predictor: Predictor | None = None
         self._is_fallback = False
+        self.trusted = True
         self._lock = threading.Lock()
 
     @property
@@ -146,8 +150,9 @@ def open_pinned(pinned: Predict) -> tuple[Predictor, bool]:
             f"The bundle has the digest {bundle.digest}, but {pinned.bundle_digest} is pinned.",
             Reason.BUNDLE_DIGEST_MISMATCH,
         )
-    settings = {"threads": pinned.threads, "exact": pinned.exact, "overlay": overlay}
-    open_predictor = partial(Predictor, bundle, **settings)
+    open_predictor = partial(
+        Predictor, bundle, threads=pinned.threads, exact=pinned.exact, overlay=overlay
+    )
     try:
         precision = _precision(pinned)
         return open_predictor(backend=pinned.backend, precision=precision), fallback

@@ -1,4 +1,4 @@
-"""The chores of a cart: write audit and daily file, forget what is old, try if the database works."""
+"""The chores of a cart: write audit and daily file, forget what is old, try the database."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DAILY_FILE = "daily.jsonl"
-"""In the data folder: the daily statistics, for `hipnet-edge drift`."""
 _EVERY_S = 1.0
 _RETENTION_EVERY_S = 60.0
 _DAILY_EVERY_S = 60.0
@@ -57,7 +55,7 @@ class Housekeeping:
             free_bytes=int(receive.min_free_mib * MIB * _ROOM),
         )
         self._retention_at = self._daily_at = 0.0
-        self._daily_file = configuration.service.data / DAILY_FILE
+        self._data = configuration.service.data
         self._written: int | None = None  # the state of the counts that the file shows
         self.database_works = True
         """Whether the database could be written to the last time that was tried."""
@@ -95,5 +93,5 @@ class Housekeeping:
 
         counted = self._queue.counted
         if counted != self._written:
-            daily.export(self._queue.database, self._daily_file)
+            daily.export(self._queue.database, self._data)
             self._written = counted

@@ -243,6 +243,12 @@ class Page(_Table):
         return token_file
 
 
+class Selftest(_Table):
+    """How often known studies are put to the predictor; 0 hours: never."""
+
+    every_h: float = Field(default=24, ge=0)
+
+
 class Retention(_Table):
     """What is kept of finished studies: so many days, so much space."""
 
@@ -267,6 +273,7 @@ class Configuration(_Table):
     destination: tuple[Destination, ...] = ()
     deliver: Deliver = Deliver()
     page: Page = Page()
+    selftest: Selftest = Selftest()
     retention: Retention = Retention()
     log: Log = Log()
 

@@ -90,6 +90,8 @@ class Worker:
         """
         if not self._engine.ready:
             self._engine.load()
+        if not self._engine.trusted:
+            return _IDLE_S
         import highdicom  # noqa: F401 - takes long, and a case in hand would wait for it
 
         case = self._in_hand or self._queue.claim(self._clock())

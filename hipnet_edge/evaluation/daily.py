@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from hipnet_edge.prediction import Prediction, Provenance
 
 SCHEMA = 1
+DAILY_FILE = "daily.jsonl"
+"""What a cart calls the file in its data folder."""
 SAVE_EVERY_S = 60.0
 """What a power cut may cost of the counts; the predictions themselves are kept elsewhere."""
 
@@ -167,8 +169,8 @@ class Statistics:
         counts, edges = self.bins[name], np.array(EDGES[name])
         if not counts.any():
             return None
-        reached = np.r_[0, np.cumsum(counts)]
-        ends = np.r_[edges[0], edges, edges[-1]]
+        reached = np.concatenate(([0], np.cumsum(counts)))
+        ends = np.concatenate((edges[:1], edges, edges[-1:]))
         wanted = part * reached[-1]
         one = min(int(np.searchsorted(reached[1:], wanted)), len(counts) - 1)
         within = (wanted - reached[one]) / max(counts[one], 1)

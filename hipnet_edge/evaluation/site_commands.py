@@ -116,7 +116,7 @@ def _need_extra(extra: str, package: str, needed_for: str) -> None:
     "--recent",
     type=click.Path(path_type=Path),
     required=True,
-    help="The device's daily file, or a folder of results as JSON.",
+    help="The device's daily file, a cart's data folder, or a folder of results as JSON.",
 )
 @click.option(
     "--days",

@@ -58,6 +58,7 @@ def test_the_example_loads_and_shows_the_defaults(tmp_path: Path) -> None:
         "assemble",
         "deliver",
         "page",
+        "selftest",
         "retention",
         "log",
     ):
