@@ -90,7 +90,8 @@ class SelfCheck:
             outcome = NONE
         except HipNetError as error:
             # A broken engine is thrown away here or by a worker, and the next one is tested.
-            if error.code is Reason.CLOSED or not self._engine.check():
+            works = self._engine.check()
+            if error.code is Reason.CLOSED or not works:
                 return None
             outcome, reason = FAILED, error.code.value
         if outcome == FAILED:
