@@ -71,7 +71,7 @@ class SelfCheck:
         if outcome is None:
             return _LOOK_EVERY_S
         self._tested = predictor
-        self._due_at = now + (_AFTER_FAILURE_S if outcome == FAILED else self._every_s)
+        self._due_at = now + (self._every_s if self._engine.trusted else _AFTER_FAILURE_S)
         return _LOOK_EVERY_S
 
     def _studies_wait(self) -> bool:
@@ -96,7 +96,7 @@ class SelfCheck:
             outcome, reason = FAILED, error.code.value
         if outcome == FAILED:
             self._distrust()
-        else:
+        elif outcome == PASSED:
             self._engine.trusted = True
         self._tell(outcome, report, reason, self._clock() - started)
         return outcome
