@@ -108,6 +108,8 @@ class Arrivals(Transitions):
                 *(None if refusal is None else refusal.message, now, now, now, refusal is None),
             ),
         ).lastrowid
+        if reason is not None:
+            self._count_refusal(connection, reason)
         self._tell(
             connection,
             f"case_{state.value}",
@@ -130,11 +132,14 @@ class Arrivals(Transitions):
         """Take back what the assembler refused of these images, but for the cases to keep."""
         for uid in uids:
             undone = connection.execute(
-                "SELECT id FROM cases WHERE NOT assembled AND (ap = ? OR lateral = ?)", (uid, uid)
+                "SELECT id, reason, created_at FROM cases "
+                "WHERE NOT assembled AND (ap = ? OR lateral = ?)",
+                (uid, uid),
             ).fetchall()
-            for (case_id,) in undone:
+            for case_id, reason, created_at in undone:
                 if case_id not in keep:
                     connection.execute("DELETE FROM cases WHERE id = ?", (case_id,))
+                    self._take_refusal_back(connection, created_at, reason)
                     self._tell(connection, "refusal_undone", case=case_id)
 
 

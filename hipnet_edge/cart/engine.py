@@ -14,12 +14,19 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from hipnet_edge.errors import BundleUnusable, EngineUnusable, HipNetError, Reason
+from hipnet_edge.errors import (
+    BundleUnusable,
+    EngineUnusable,
+    HipNetError,
+    OverlayUnusable,
+    Reason,
+)
 from hipnet_edge.vocabulary import Flag
 
 if TYPE_CHECKING:
     from hipnet_edge.bundle import Bundle
     from hipnet_edge.cart.settings import Predict
+    from hipnet_edge.overlay import Overlay
     from hipnet_edge.prediction import Prediction
     from hipnet_edge.predictor import Predictor
 
@@ -32,12 +39,16 @@ class Engine:
     Args:
         pinned: `[predict]` of the configuration.
         loaded: told of every predictor that was loaded.
+
+    Attributes:
+        trusted: False while the self-test fails; then nothing is to be read (`SelfCheck`).
     """
 
     def __init__(self, pinned: Predict, loaded: Callable[[Predictor], None] | None = None) -> None:
         self._pinned, self._loaded = pinned, loaded
         self._predictor: Predictor | None = None
         self._is_fallback = False
+        self.trusted = True
         self._lock = threading.Lock()
 
     @property
@@ -73,6 +84,7 @@ class Engine:
             "backend": made_by.backend,
             "variant": made_by.variant,
             "bundle": made_by.bundle_digest,
+            "overlay": made_by.overlay_digest,
         }
         if self._is_fallback:
             logger.warning("not the pinned predictor: a fallback, as allowed", extra=facts)
@@ -123,19 +135,24 @@ class Engine:
 def open_pinned(pinned: Predict) -> tuple[Predictor, bool]:
     """A predictor as pinned, and whether it is another than that.
 
+    A site's calibration is never left out: a fallback that it was not fitted with is refused.
+
     Raises:
         BundleUnusable, EngineUnusable: what is pinned cannot be had, and nothing else is allowed.
+        MissingExtra: the overlay's signature cannot be checked.
     """
     from hipnet_edge.predictor import Predictor
 
-    bundle = open_bundle(pinned)
+    bundle, overlay = open_bundle(pinned), open_overlay(pinned)
     fallback = bundle.digest != pinned.bundle_digest
     if fallback and not pinned.allow_fallback:
         raise BundleUnusable(
             f"The bundle has the digest {bundle.digest}, but {pinned.bundle_digest} is pinned.",
             Reason.BUNDLE_DIGEST_MISMATCH,
         )
-    open_predictor = partial(Predictor, bundle, threads=pinned.threads, exact=pinned.exact)
+    open_predictor = partial(
+        Predictor, bundle, threads=pinned.threads, exact=pinned.exact, overlay=overlay
+    )
     try:
         precision = _precision(pinned)
         return open_predictor(backend=pinned.backend, precision=precision), fallback
@@ -156,6 +173,26 @@ def open_bundle(pinned: Predict) -> Bundle:
 
     folder = pinned.bundle_folder
     return Bundle.reference() if folder is None else Bundle.load(folder)
+
+
+def open_overlay(pinned: Predict) -> Overlay | None:
+    """The site's calibration, if one is named: exactly the pinned one.
+
+    Raises:
+        OverlayUnusable: it is damaged, another than the pinned one, or not signed with the key.
+        MissingExtra: its signature cannot be checked.
+    """
+    from hipnet_edge.overlay import Overlay
+
+    if pinned.overlay is None:
+        return None
+    overlay = Overlay.load(pinned.overlay, pinned.overlay_key)
+    if overlay.digest != pinned.overlay_digest:
+        raise OverlayUnusable(
+            f"The overlay has the digest {overlay.digest}, but {pinned.overlay_digest} is pinned.",
+            Reason.OVERLAY_DIGEST_MISMATCH,
+        )
+    return overlay
 
 
 def _precision(pinned: Predict) -> str:

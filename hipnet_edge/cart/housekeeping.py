@@ -1,4 +1,4 @@
-"""The chores of a cart: write the audit file, forget what is old, try if the database works."""
+"""The chores of a cart: write audit and daily file, forget what is old, try the database."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 _EVERY_S = 1.0
 _RETENTION_EVERY_S = 60.0
+_DAILY_EVERY_S = 60.0
 _ROOM = 1.25
 """Room is made from this multiple of the free space on that reception insists on."""
 
@@ -53,7 +54,9 @@ class Housekeeping:
             max_bytes=int(kept.max_gib * GIB),
             free_bytes=int(receive.min_free_mib * MIB * _ROOM),
         )
-        self._retention_at = 0.0
+        self._retention_at = self._daily_at = 0.0
+        self._data = configuration.service.data
+        self._written: int | None = None  # the state of the counts that the file shows
         self.database_works = True
         """Whether the database could be written to the last time that was tried."""
 
@@ -71,11 +74,24 @@ class Housekeeping:
         if now >= self._retention_at:
             self._retention_at = now + _RETENTION_EVERY_S
             retention.apply(self._queue, self._store, self._limits, now)
+        if not now < self._daily_at <= now + _DAILY_EVERY_S:
+            self._daily_at = now + _DAILY_EVERY_S
+            self._write_daily()
         return _EVERY_S
 
     def finish(self) -> None:
-        """Write what is left to the audit file; what fails now is done at the next start."""
+        """Write what is left to the files; what fails now is done at the next start."""
         try:
             self._trail.flush()
+            self._write_daily()
         except (QueueUnusable, OSError) as error:
-            logger.warning("audit file not written at the end", exc_info=error)
+            logger.warning("a file was not written at the end", exc_info=error)
+
+    def _write_daily(self) -> None:
+        """Write the daily file, if there is anything new."""
+        from hipnet_edge.cart import daily
+
+        counted = self._queue.counted
+        if counted != self._written:
+            daily.export(self._queue.database, self._data)
+            self._written = counted

@@ -25,7 +25,8 @@ _HEX = re.compile(r"[0-9a-f]{12,64}")
 _AE_TITLE = re.compile(r"[A-Z0-9_. -]{1,16}")
 
 FIELDS: dict[str, re.Pattern[str] | tuple[type, ...]] = {
-    **dict.fromkeys(("study", "patient", "image", "bundle", "configuration", "salt"), _HEX),
+    **dict.fromkeys(("study", "patient", "image"), _HEX),
+    **dict.fromkeys(("bundle", "overlay", "configuration", "salt"), _HEX),
     **dict.fromkeys(("event", "reason", "state", "stage", "part", "outcome", "kind"), _CODE),
     **dict.fromkeys(("destination", "backend", "variant", "version"), _NAME),
     **dict.fromkeys(("calling_ae", "called_ae"), _AE_TITLE),

@@ -71,6 +71,9 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self._selftest = gauge("selftest_passed", "1 or 0: the last self-test; NaN before any")
+        self._selftest.set(float("nan"))
+        self._selftest_at = gauge("selftest_time_seconds", "When that was, seconds since 1970")
         self._build = Info("hipnet_build", "What runs here", registry=registry)
         self._build.info({"version": __version__})
 
@@ -80,6 +83,7 @@ class Metrics:
             {
                 "version": __version__,
                 "bundle": provenance.bundle_digest,
+                "overlay": provenance.overlay_digest or "",
                 "variant": provenance.variant,
                 "backend": provenance.backend,
                 "backend_version": provenance.backend_version,
@@ -105,6 +109,11 @@ class Metrics:
     def stage(self, stage: str, seconds: float) -> None:
         """A stage took so long."""
         self._seconds.labels(stage).observe(seconds)
+
+    def selftest(self, passed: bool) -> None:
+        """A self-test was done."""
+        self._selftest.set(passed)
+        self._selftest_at.set_to_current_time()
 
     def text(self) -> bytes:
         """All of it, as `/metrics` gives it."""

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hipnet_edge.cart.arrivals import Arrivals
 from hipnet_edge.cart.listing import DUE
@@ -41,6 +42,9 @@ from hipnet_edge.cart.records import (
     WaitingStudy,
 )
 from hipnet_edge.errors import UsageError
+
+if TYPE_CHECKING:
+    from hipnet_edge.evaluation.daily import Statistics
 
 __all__ = [
     "Admitted",
@@ -132,6 +136,7 @@ class Queue(Arrivals):
         prediction_file: str,
         objects: Sequence[ResultObject],
         destinations: Mapping[str, Collection[str]],
+        answer: Statistics | None = None,
     ) -> None:
         """A case was read; its result objects are kept and go to who wants them.
 
@@ -141,6 +146,7 @@ class Queue(Arrivals):
             objects: all of its result, kept.
             destinations: which kinds of object each destination wants. If nobody wants any, the
                 case is delivered: it is looked at on the page.
+            answer: what the daily statistics count of it.
 
         Raises:
             Fault: the case is not assembled, or a file is not there.
@@ -168,6 +174,8 @@ class Queue(Arrivals):
                         if item.kind in kinds
                     ],
                 )
+            if answer is not None:
+                self._count(connection, answer)
             self._conclude(connection, case_id)
         self._claimed.discard(case_id)
 
@@ -175,6 +183,7 @@ class Queue(Arrivals):
         """The predictor refused a pair."""
         with self.database.transaction() as connection:
             self._move(connection, case_id, State.ASSEMBLED, State.REFUSED, reason, message)
+            self._count_refusal(connection, reason)
         self._claimed.discard(case_id)
 
     def postpone(self, case_id: int, reason: str, message: str, next_at: float | None) -> None:

@@ -99,7 +99,18 @@ _VERSION_1 = (
     f"INSERT INTO audit_file VALUES (1, 0, '{'0' * 64}', 0)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1,)
+_VERSION_2 = (
+    # No row of it belongs to a study: what retention forgets stays counted.
+    """CREATE TABLE daily (
+        day TEXT NOT NULL,
+        schema INTEGER NOT NULL,
+        model TEXT NOT NULL,
+        line TEXT NOT NULL,
+        PRIMARY KEY (day, schema, model)
+    )""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2)
 """The statements that lead from each version to the next; the first begins with an empty file."""
 
 

@@ -31,6 +31,7 @@ from hipnet_edge.cart.identity import Pseudonyms
 from hipnet_edge.cart.metrics import Levels, Metrics
 from hipnet_edge.cart.queue import Queue
 from hipnet_edge.cart.schema import QueueUnusable
+from hipnet_edge.cart.selfcheck import SelfCheck
 from hipnet_edge.cart.store import ObjectStore, make_folder
 from hipnet_edge.cart.systemd import notify, watchdog_s
 from hipnet_edge.cart.threads import Repeating
@@ -111,6 +112,8 @@ class CartService:
             )
             for _ in range(_WORKERS)
         ]
+        every_h = configuration.selftest.every_h
+        selfcheck = SelfCheck(self.engine, self.queue, self.metrics, every_h)
         assembler = Assembler(self.queue, configuration.assemble, self._wake_worker)
         self._deliverers = [
             Deliverer(
@@ -125,6 +128,7 @@ class CartService:
             self._repeating(f"work_{place}", worker.step, worker.finish)
             for place, worker in enumerate(workers, start=1)
         ]
+        self._testing = [self._repeating("selftest", selfcheck.step)] if every_h else []
         self._delivering = [
             self._repeating(f"deliver_{place}", deliverer.step, deliverer.courier.release)
             for place, deliverer in enumerate(self._deliverers, start=1)
@@ -144,7 +148,7 @@ class CartService:
         """Start everything; returns when images are received and can be read.
 
         Raises:
-            BundleUnusable, EngineUnusable: what is pinned cannot be had.
+            BundleUnusable, EngineUnusable, MissingExtra: what is pinned cannot be had.
             UsageError: an address cannot be listened on.
         """
         predict = self._configuration.predict
@@ -153,6 +157,7 @@ class CartService:
             version=__version__,
             configuration=self._configuration.digest,
             bundle=predict.bundle_digest,
+            overlay=predict.overlay_digest,
             backend=predict.backend,
             variant=predict.variant,
         )
@@ -160,7 +165,7 @@ class CartService:
         if self._configuration.page.enabled:
             self._start_page()
         self.engine.load()
-        for part in (self._assembling, *self._working, *self._delivering):
+        for part in self._parts():
             part.start()
         try:
             self.receiver.start()
@@ -199,6 +204,7 @@ class CartService:
             "receiver": self.receiver.listening,
             "database": self._housekeeping.database_works,
             "worker": all(part.alive for part in self._working),
+            "selftest": self.engine.trusted,
         }
         return [part for part, works in states.items() if not works]
 
@@ -208,8 +214,12 @@ class CartService:
 
     def hangs(self) -> bool:
         """Whether a part is dead or takes so long that only a new start helps."""
-        parts = (self._assembling, *self._working, *self._delivering, self._keeping)
+        parts = (*self._parts(), self._keeping)
         return any(not part.alive or part.busy_s > _STUCK_S for part in parts)
+
+    def _parts(self) -> tuple[Repeating, ...]:
+        """The threads that run from when the predictor is warm."""
+        return (self._assembling, *self._working, *self._testing, *self._delivering)
 
     def stop(self) -> None:
         """Stop receiving, end what is under way, close; a few seconds at most."""
@@ -220,7 +230,7 @@ class CartService:
             self._page.should_exit = True
         for deliverer in self._deliverers:
             deliverer.stop()
-        parts = (self._assembling, *self._working, *self._delivering)
+        parts = self._parts()
         for part in parts:
             part.stop()
         deadline = time.monotonic() + _STOP_S
@@ -264,6 +274,9 @@ class CartService:
         return Repeating(name, step, finish, failed=self.metrics.failure)
 
     def _loaded(self, predictor: Predictor) -> None:
+        from hipnet_edge.evaluation.daily import Model
+
+        self.queue.model = Model.of(predictor.provenance)
         self.metrics.runs(predictor.provenance)
 
     def _wake_worker(self) -> None:

@@ -60,6 +60,7 @@ AeTitle = Annotated[str, AfterValidator(_ae_title)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Host = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[^\s/]+$")]
 Seconds = Annotated[float, Field(gt=0)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ResultKind = Literal["report", "segmentation", "capture"]
 
 
@@ -83,10 +84,17 @@ class Service(_Table):
 
 
 class Predict(_Table):
-    """The pinned model, variant and engine; another one in their place is refused."""
+    """The pinned model, calibration, variant and engine; another in their place is refused.
+
+    `overlay` is the site's own calibration, and `overlay_key` the public key of who must have
+    signed it.
+    """
 
     bundle: str = "reference"
-    bundle_digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bundle_digest: Digest
+    overlay: FilePath | None = None
+    overlay_digest: Digest | None = Field(default=None, validate_default=True)
+    overlay_key: FilePath | None = None
     backend: str = Field(min_length=1)
     variant: str = Field(min_length=1)
     allow_fallback: bool = False
@@ -102,6 +110,20 @@ class Predict(_Table):
         if not (folder / "manifest.json").is_file():
             raise ValueError(f"there is no bundle in {folder}")
         return str(folder)
+
+    @field_validator("overlay_digest")
+    @classmethod
+    def _pinned(cls, digest: str | None, info: ValidationInfo) -> str | None:
+        if "overlay" in info.data and (info.data["overlay"] is None) != (digest is None):
+            raise ValueError("overlay and overlay_digest are named together, or neither is")
+        return digest
+
+    @field_validator("overlay_key")
+    @classmethod
+    def _of_an_overlay(cls, key: Path | None, info: ValidationInfo) -> Path | None:
+        if key is not None and "overlay" in info.data and info.data["overlay"] is None:
+            raise ValueError("a key is for an overlay, and none is named")
+        return key
 
     @property
     def bundle_folder(self) -> Path | None:
@@ -221,6 +243,12 @@ class Page(_Table):
         return token_file
 
 
+class Selftest(_Table):
+    """How often known studies are put to the predictor; 0 hours: never."""
+
+    every_h: float = Field(default=24, ge=0)
+
+
 class Retention(_Table):
     """What is kept of finished studies: so many days, so much space."""
 
@@ -245,6 +273,7 @@ class Configuration(_Table):
     destination: tuple[Destination, ...] = ()
     deliver: Deliver = Deliver()
     page: Page = Page()
+    selftest: Selftest = Selftest()
     retention: Retention = Retention()
     log: Log = Log()
 

@@ -90,6 +90,8 @@ class Worker:
         """
         if not self._engine.ready:
             self._engine.load()
+        if not self._engine.trusted:
+            return _IDLE_S
         import highdicom  # noqa: F401 - takes long, and a case in hand would wait for it
 
         case = self._in_hand or self._queue.claim(self._clock())
@@ -162,6 +164,7 @@ class Worker:
 
     def _to_result(self, case: Case) -> None:
         from hipnet_edge.dicom import result_objects
+        from hipnet_edge.evaluation.daily import Statistics
 
         with self._measured("load"):
             ap, lateral = (self._store.read(i.file) for i in self._queue.sources(case))
@@ -186,7 +189,8 @@ class Worker:
             ]
             text = json.dumps(prediction.to_dict())
             kept = self._store.keep(text.encode(), suffix=".json")
-            self._queue.predicted(case.id, kept.name, objects, self._wanted)
+            answer = Statistics.over([prediction])
+            self._queue.predicted(case.id, kept.name, objects, self._wanted, answer)
         self._metrics.stage("queued", self._clock() - case.created_at)
         logger.info("read", extra={"case": case.id, "count": len(objects)})
         self._predicted()

@@ -2,7 +2,8 @@
 
 Each score falls into one of a few fixed bins, so that days, devices and years add up exactly, and
 nothing of a single study can be read back once there are several. Quantiles are worked out from the
-bins. The file is rebuilt from stored predictions at any time (`DailyStatistics.rebuild`).
+bins. An imaging cart keeps these records in its database (`hipnet_edge.cart.daily`); for a program
+of one's own, `DailyStatistics` keeps them in a file, rebuilt from stored predictions at any time.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from hipnet_edge.prediction import Prediction, Provenance
 
 SCHEMA = 1
+DAILY_FILE = "daily.jsonl"
+"""What a cart calls the file in its data folder."""
 SAVE_EVERY_S = 60.0
 """What a power cut may cost of the counts; the predictions themselves are kept elsewhere."""
 
@@ -51,7 +54,7 @@ EDGES: dict[str, tuple[float, ...]] = {
     **{f"{view.value}_deviation_index": _DEVIATION_INDEX for view in VIEWS},
 }
 """What is counted, and between which values: a bin before the first edge, between each two, and
-from the last on."""
+from the last on. Records of other edges do not add up: a change here is a new `SCHEMA`."""
 
 _MOST = 10**9
 
@@ -166,8 +169,8 @@ class Statistics:
         counts, edges = self.bins[name], np.array(EDGES[name])
         if not counts.any():
             return None
-        reached = np.r_[0, np.cumsum(counts)]
-        ends = np.r_[edges[0], edges, edges[-1]]
+        reached = np.concatenate(([0], np.cumsum(counts)))
+        ends = np.concatenate((edges[:1], edges, edges[-1:]))
         wanted = part * reached[-1]
         one = min(int(np.searchsorted(reached[1:], wanted)), len(counts) - 1)
         within = (wanted - reached[one]) / max(counts[one], 1)
@@ -289,7 +292,7 @@ class DailyStatistics:
 
     def _save(self) -> None:
         lines = [
-            json.dumps({"day": day, **statistics.to_dict()}) + "\n"
+            as_line(day, statistics)
             for (day, _), statistics in sorted(self._days.items(), key=lambda item: item[0][0])
         ]
         part = self._path.with_name(self._path.name + ".part")
@@ -299,6 +302,21 @@ class DailyStatistics:
             os.fsync(file.fileno())
         part.replace(self._path)
         self._saved_at = self._clock()
+
+
+def as_line(day: str, statistics: Statistics) -> str:
+    """A day's record as a line of a daily file."""
+    return json.dumps({"day": day, **statistics.to_dict()}) + "\n"
+
+
+def from_line(line: str, where: str) -> tuple[str, Statistics]:
+    """A day (ISO 8601) and its record, from what `as_line` gave.
+
+    Raises:
+        UsageError: it is none; `where` is named.
+    """
+    fields = _fields(line, where)
+    return fields.text("day"), Statistics.from_fields(fields)
 
 
 def read_days(path: Path) -> dict[Day, Statistics]:
@@ -313,9 +331,7 @@ def read_days(path: Path) -> dict[Day, Statistics]:
         raise UsageError(f"{path} cannot be read.") from error
     days: dict[Day, Statistics] = {}
     for number, line in enumerate(lines, 1):
-        fields = _fields(line, f"line {number} of {path}")
-        statistics = Statistics.from_fields(fields)
-        day = fields.text("day")
+        day, statistics = from_line(line, f"line {number} of {path}")
         days.setdefault((day, statistics.model), Statistics(statistics.model)).merge(statistics)
     return days
 

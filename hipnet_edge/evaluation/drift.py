@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hipnet_edge.errors import UsageError
-from hipnet_edge.evaluation.daily import EDGES, Day, Model, Statistics, read_days
+from hipnet_edge.evaluation.daily import DAILY_FILE, EDGES, Day, Model, Statistics, read_days
 from hipnet_edge.prediction import Prediction
 
 Array = NDArray[Any]
@@ -243,14 +243,18 @@ def recent_statistics(path: Path, days: int, model: Model | None = None) -> Stat
     """What is to be compared: the last days of a daily file, or a folder of results.
 
     Args:
-        path: a daily file (JSON lines), or a folder of such files or of results as JSON.
+        path: a daily file (JSON lines), a cart's data folder, or a folder of daily files or of
+            results as JSON.
         days: how many of the last days on record count; results in a folder count all.
         model: of the baseline; where there are answers of it, only those count.
 
     Raises:
         UsageError: nothing is there, or what is there cannot be read.
     """
-    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():
+        of_cart = path / DAILY_FILE  # beside its audit file, which is JSON lines too
+        files = [of_cart] if of_cart.exists() else sorted(path.glob("*.jsonl"))
     if not files:
         return _of_results(sorted(path.glob("**/*.json")), path)
     records: list[tuple[Day, Statistics]] = []

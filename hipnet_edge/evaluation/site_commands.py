@@ -55,7 +55,7 @@ def calibrate(cohort: Path, out: Path, key: Path | None, **options: Any) -> None
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror or error}.") from error
     click.echo(overlay_table(overlay))
-    click.echo(f"Written: {out}", err=True)
+    click.echo(f"Written: {out}, digest {overlay.digest}", err=True)
 
 
 def _fitted(cohort: Path, options: dict[str, Any]) -> Overlay:
@@ -116,7 +116,7 @@ def _need_extra(extra: str, package: str, needed_for: str) -> None:
     "--recent",
     type=click.Path(path_type=Path),
     required=True,
-    help="The device's daily file, or a folder of results as JSON.",
+    help="The device's daily file, a cart's data folder, or a folder of results as JSON.",
 )
 @click.option(
     "--days",

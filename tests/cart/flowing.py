@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import subprocess
+import sys
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,14 +46,17 @@ class Setup:
     def data(self) -> Path:
         return self.folder / "data"
 
-    def write(self, destinations: str = "", *, page: bool = True, more: str = "") -> Path:
-        """The configuration as a file."""
+    def write(
+        self, destinations: str = "", *, page: bool = True, more: str = "", pinned: str = ""
+    ) -> Path:
+        """The configuration as a file; `pinned` is added to [predict]."""
         path = self.folder / "cart.toml"
         digest = Bundle.load(self.bundle).digest
         path.write_text(
             f'[service]\ndata = "{self.data}"\n'
             f'[predict]\nbundle = "{self.bundle}"\nbundle_digest = "{digest}"\n'
             'backend = "onnxruntime"\nvariant = "fp32"\nthreads = 1\n'
+            f"{pinned}\n"
             f'[receive]\nhost = "127.0.0.1"\nport = {self.port}\n'
             'calling_ae_titles = ["XRAY1"]\nmin_free_mib = 1\nidle_timeout_s = 5\n'
             f"[page]\nenabled = {str(page).lower()}\nport = {self.page_port}\n"
@@ -186,3 +193,19 @@ def report_probabilities(report: Dataset) -> list[float]:
 
 def audit_events(data: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (data / "audit.jsonl").read_text().splitlines()]
+
+
+def get(setup: Setup, path: str) -> tuple[int, bytes]:
+    """What the page answers: status and content."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{setup.page_port}{path}") as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def serve(setup: Setup, *options: str, **environment: str) -> subprocess.Popen[bytes]:
+    """`hipnet-edge serve` as a process; what it says is in serve.log."""
+    command = [sys.executable, "-m", "hipnet_edge", "serve", *options]
+    with (setup.folder / "serve.log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **environment})

@@ -30,6 +30,7 @@ from hipnet_edge.cart.audit import known_head, verify
 from hipnet_edge.cart.queue import Queue
 from hipnet_edge.cart.records import State
 from hipnet_edge.cart.store import ObjectStore
+from hipnet_edge.evaluation.daily import DAILY_FILE, read_days
 
 SENDERS = 4
 LONGEST_LIFE_S = 1.2
@@ -245,6 +246,10 @@ def _examine(
         assert len(delivered) == _RESULT_OBJECTS * good
         # What was sent twice, since the kill came before the queue knew, was the same both times.
         assert all(len(contents) == 1 for contents in pacs.contents.values())
+        days = read_days(setup.data / DAILY_FILE).values()
+        assert sum(day.studies for day in days) == good
+        counted = sum((day.refused for day in days), Counter[str]())
+        assert counted == Counter(c.reason for c in cases if c.state is State.REFUSED)
         found = verify(setup.data / "audit.jsonl", known_head(queue.database))
         assert found.problem is None, found.problem
     finally:

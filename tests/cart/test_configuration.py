@@ -39,7 +39,8 @@ def test_the_example_loads_and_shows_the_defaults(tmp_path: Path) -> None:
     assert (loaded.watch, loaded.destination) == (None, ())
 
     # With every # taken away it is a complete configuration; what stood after # is the default.
-    for name in ("tls/cart.crt", "tls/cart.key", "tls/hospital-ca.crt", "page.token", "web.token"):
+    tls = ("tls/cart.crt", "tls/cart.key", "tls/hospital-ca.crt")
+    for name in (*tls, "page.token", "web.token", "site.overlay.json", "site-key.pub"):
         file = tmp_path / name
         file.parent.mkdir(exist_ok=True)
         file.write_text("x")
@@ -49,6 +50,7 @@ def test_the_example_loads_and_shows_the_defaults(tmp_path: Path) -> None:
     assert full.watch is not None
     assert full.receive.tls is not None
     missing = {"tls", "token_file", "threads", "calling_ae_title", "names"}
+    missing |= {"overlay", "overlay_digest", "overlay_key"}
     for table in (
         "service",
         "predict",
@@ -56,6 +58,7 @@ def test_the_example_loads_and_shows_the_defaults(tmp_path: Path) -> None:
         "assemble",
         "deliver",
         "page",
+        "selftest",
         "retention",
         "log",
     ):
@@ -134,6 +137,10 @@ _RIGHT = example(PINS)
         (("# [watch]", '[watch]\nfolder = "data/in"\n#'), 0, "contain each other"),
         (("# [assemble]", "[assemble]\nsettle_s = nan\n#"), 1, "assemble.settle_s"),
         (("[predict]", '[predict]\nbundle = "nowhere"'), 1, "there is no bundle"),
+        (("[predict]", '[predict]\noverlay = "nowhere"'), 1, "there is no file"),
+        (("[predict]", '[predict]\noverlay = "cart.toml"'), 0, "overlay_digest are named together"),
+        (("[predict]", f'[predict]\noverlay_digest = "{"0" * 64}"'), 1, "are named together"),
+        (("[predict]", '[predict]\noverlay_key = "cart.toml"'), 1, "a key is for an overlay"),
     ],
 )
 def test_single_mistakes(tmp_path: Path, change: tuple[str, str], line: int, said: str) -> None:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -22,8 +18,10 @@ from flowing import (
     finished,
     folder_destination,
     free_port,
+    get,
     running,
     send,
+    serve,
     study,
     tool,
     wait_for,
@@ -49,14 +47,6 @@ def written(folder: Path, *contents: bytes) -> list[Path]:
         path.write_bytes(content)
         paths.append(path)
     return paths
-
-
-def get(setup: Setup, path: str) -> tuple[int, bytes]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{setup.page_port}{path}") as answer:
-            return answer.status, answer.read()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read()
 
 
 def test_a_study_comes_in_and_its_results_go_out(tmp_path, bundle):
@@ -164,12 +154,6 @@ def test_a_second_instance_on_the_same_data_is_refused(tmp_path, bundle):
             CartService(configuration)
         # What the running one was writing is not swept away by the other.
         assert (setup.data / "objects" / "incoming").is_dir()
-
-
-def serve(setup: Setup, *options: str, **environment: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "hipnet_edge", "serve", *options]
-    with (setup.folder / "serve.log").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **environment})
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])

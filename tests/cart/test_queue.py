@@ -221,19 +221,19 @@ def test_an_older_database_is_brought_up_to_date_and_a_newer_one_refused(tmp_pat
     kept = Kept(tmp_path, time.time)
     admit(kept, "ap", "ap")
     kept.queue.close()
-    version_2 = (*MIGRATIONS, ("ALTER TABLE instances ADD COLUMN room TEXT DEFAULT 'x-ray 1'",))
+    newer = (*MIGRATIONS, ("ALTER TABLE instances ADD COLUMN room TEXT DEFAULT 'x-ray 1'",))
     connection = sqlite3.connect(path, isolation_level=None)
-    broken = (*MIGRATIONS, (version_2[1][0], "CREATE TABLE instances (again)"))
+    broken = (*MIGRATIONS, (newer[-1][0], "CREATE TABLE instances (again)"))
     with pytest.raises(sqlite3.OperationalError):
         migrate(connection, broken)
     assert columns(connection) == {*columns(connection)} - {"room"}
-    migrate(connection, version_2)
-    migrate(connection, version_2)
+    migrate(connection, newer)
+    migrate(connection, newer)
     assert connection.execute("SELECT sop_instance_uid, room FROM instances").fetchall() == [
         ("ap", "x-ray 1")
     ]
     connection.close()
-    with pytest.raises(QueueUnusable, match=r"version 2, and this hipnet-edge knows .* up to 1"):
+    with pytest.raises(QueueUnusable, match=r"version 3, and this hipnet-edge knows .* up to 2"):
         Queue(path, pseudonym=str)
 
 

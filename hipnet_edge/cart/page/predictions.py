@@ -73,6 +73,9 @@ def prediction_facts(prediction: Prediction) -> dict[str, object]:
             "Bundle": f"{made_by.bundle_name} {made_by.bundle_version}",
             "Digest": made_by.bundle_digest[:12],
             "Variant": made_by.variant,
+            "Calibration": f"this site's, overlay {made_by.overlay_digest[:12]}"
+            if made_by.overlay_digest
+            else "the bundle's",
             "Engine": f"{made_by.backend} {made_by.backend_version} on {made_by.device}",
             "Package": f"hipnet-edge {made_by.package_version}",
             "Time to answer": f"{prediction.timings_ms['total']:.0f} ms",

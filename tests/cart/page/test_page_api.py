@@ -113,6 +113,7 @@ def test_a_study_with_everything_about_it(make_cart, predictor):
         list(prediction.probabilities.values()), abs=1e-6
     )
     assert [f["words"] for f in result["flags"]] == [FLAG_WORDS[f] for f in prediction.flags]
+    assert result["provenance"]["Calibration"] == "the bundle's"
     assert result["provenance"]["Digest"] == prediction.provenance.bundle_digest[:12]
     assert study["views"] == ["ap", "lateral"]
     pacs, backup = study["deliveries"]
