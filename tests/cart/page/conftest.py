@@ -15,7 +15,7 @@ from hipnet_edge import Predictor
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Predictor]:
     """The tiny bundle, warm."""
     bundle = write_bundle(tmp_path_factory.mktemp("page") / "bundle")
-    with Predictor(bundle, backend="onnxruntime") as predictor:
+    with Predictor(bundle, backend="onnxruntime", threads=1) as predictor:
         yield predictor
 
 
