@@ -14,13 +14,14 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from hipnet_edge import __version__
 from hipnet_edge.cart import commands
 from hipnet_edge.cart.serve_command import serve
+from hipnet_edge.engine_options import engine_options, open_predictor
 from hipnet_edge.errors import (
     BundleUnusable,
     EngineUnusable,
@@ -42,9 +43,6 @@ from hipnet_edge.predict_files import (
 from hipnet_edge.scale.command import predict_cohort
 from hipnet_edge.vocabulary import Cause, Laterality, View
 from hipnet_edge.wording import bundle_table, selftest_table
-
-if TYPE_CHECKING:
-    from hipnet_edge.predictor import Predictor
 
 EXIT_CODES: tuple[tuple[type[HipNetError], int], ...] = (
     (InputRefused, 3),
@@ -126,19 +124,7 @@ hipnet_edge.add_command(plan_validation)
 @click.option("--maps", is_flag=True, help="Put the maps into the JSON as well.")
 @click.option("--out", type=_FOLDER, help="Write report.png and prediction.json into this folder.")
 @click.option("--dicom", type=_FOLDER, help="Write the result as DICOM objects into this folder.")
-@click.option("--bundle", type=_FOLDER, help="Use this model bundle instead of the reference one.")
-@click.option("--backend", default="auto", show_default=True, help="Which engine to use.")
-@click.option(
-    "--precision",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "int8", "bf16", "fp16", "fp32"]),
-    help="In which precision it computes.",
-)
-@click.option("--threads", type=click.IntRange(min=1), help="Threads that may work for it.")
-@click.option("--exact", is_flag=True, help="Decode every pixel, without any shortcut.")
-@click.option("--overlay", type=_FILE, help="Use this site's own calibration of the bundle.")
-@click.option("--overlay-key", type=_FILE, help="Only if the owner of this public key signed it.")
+@engine_options()
 @click.option(
     "--view-override",
     "sure_views",
@@ -179,7 +165,7 @@ def predict(
         side = options["laterality"]
         # A page is drawn over every pixel: for it the study is decoded exactly, and once.
         study = decoded(ap, lateral, side) if deliver.draws else None
-        with _predictor(options) as predictor:
+        with open_predictor(options) as predictor:
             if study is not None:
                 prediction = predictor.predict(study)
             else:
@@ -332,25 +318,16 @@ def doctor(as_json: bool) -> int:
 
 
 @hipnet_edge.command()
-@click.option("--bundle", type=_FOLDER, help="Test this model bundle instead of the reference one.")
-@click.option("--backend", default="auto", show_default=True, help="Which engine to use.")
-@click.option(
-    "--precision",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "int8", "bf16", "fp16", "fp32"]),
-    help="In which precision it computes.",
-)
+@engine_options(leave_out=("threads", "exact", "overlay", "overlay_key"))
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def selftest(bundle: Path | None, backend: str, precision: str, as_json: bool) -> int:
+def selftest(as_json: bool, **options: Any) -> int:
     """Compare the answers to known studies with the stored ones.
 
     The daily check of an installed device. The exit code is 0 if none differs, 4 if one does.
     """
     from hipnet_edge.selftest import selftest as check
 
-    options = {"bundle": bundle, "backend": backend, "precision": precision, "threads": None}
-    with _predictor(options) as predictor:
+    with open_predictor(options) as predictor:
         report = check(predictor)
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else selftest_table(report))
     return 0 if report.passed else 4
@@ -359,19 +336,3 @@ def selftest(bundle: Path | None, backend: str, precision: str, as_json: bool) -
 hipnet_edge.add_command(commands.queue)
 hipnet_edge.add_command(commands.audit)
 hipnet_edge.add_command(serve)
-
-
-def _predictor(options: Mapping[str, Any]) -> Predictor:
-    from hipnet_edge.predictor import Predictor
-
-    bundle = options["bundle"]
-    chosen = {
-        "backend": options["backend"],
-        "precision": options["precision"],
-        "threads": options["threads"],
-        "exact": options.get("exact", False),
-        "overlay": options.get("overlay"),
-        "overlay_key": options.get("overlay_key"),
-        "progress": lambda line: click.echo(f"hipnet-edge: {line}", err=True),
-    }
-    return Predictor.reference(**chosen) if bundle is None else Predictor(bundle, **chosen)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hipnet_edge.engine_options import FILE, FOLDER, engine_options, open_predictor
 from hipnet_edge.errors import MissingExtra, UsageError
 
 if TYPE_CHECKING:
@@ -17,34 +18,20 @@ if TYPE_CHECKING:
 
 NOT_ACCEPTED = 5
 """Exit code of a validation whose criteria are not all met, or cannot be judged."""
-_FILE = click.Path(path_type=Path, dir_okay=False)
-_FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @click.command()
-@click.argument("cohort", type=_FILE, required=False, metavar="[COHORT.csv]")
-@click.option("--out", type=_FOLDER, required=True, help="The folder for the report.")
-@click.option("--criteria", type=_FILE, help="TOML file of what must be reached.")
+@click.argument("cohort", type=FILE, required=False, metavar="[COHORT.csv]")
+@click.option("--out", type=FOLDER, required=True, help="The folder for the report.")
+@click.option("--criteria", type=FILE, help="TOML file of what must be reached.")
 @click.option(
     "--compare",
     nargs=2,
-    type=_FOLDER,
+    type=FOLDER,
     metavar="FIRST SECOND",
     help="Compare two finished validations of one cohort instead.",
 )
-@click.option("--bundle", type=_FOLDER, help="Use this model bundle instead of the reference one.")
-@click.option("--backend", default="auto", show_default=True, help="Which engine to use.")
-@click.option(
-    "--precision",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "int8", "bf16", "fp16", "fp32"]),
-    help="In which precision it computes.",
-)
-@click.option("--threads", type=click.IntRange(min=1), help="Threads that may work for it.")
-@click.option("--exact", is_flag=True, help="Decode every pixel, without any shortcut.")
-@click.option("--overlay", type=_FILE, help="Use this site's own calibration of the bundle.")
-@click.option("--overlay-key", type=_FILE, help="Only if the owner of this public key signed it.")
+@engine_options()
 @click.option("--trust-labels", is_flag=True, help="The labels are right, whatever they look like.")
 def validate(cohort: Path | None, compare: tuple[Path, Path] | None, **options: Any) -> int:
     r"""Validate a bundle on your own labelled cases, and write a report.
@@ -76,22 +63,14 @@ def validate(cohort: Path | None, compare: tuple[Path, Path] | None, **options: 
 
 
 def _validate(cohort: Path, out: Path, options: dict[str, Any]) -> Report:
-    from hipnet_edge.bundle import Bundle
     from hipnet_edge.evaluation import report
     from hipnet_edge.evaluation.criteria import read_criteria
     from hipnet_edge.evaluation.table import read_table
-    from hipnet_edge.predictor import Predictor
 
     criteria = read_criteria(options["criteria"]) if options["criteria"] else None
     table = read_table(cohort)
-    names = ("backend", "precision", "threads", "exact", "overlay", "overlay_key")
-    chosen = {name: options[name] for name in names}
     with (
-        Predictor(
-            options["bundle"] or Bundle.reference_path(),
-            progress=lambda line: click.echo(f"hipnet-edge: {line}", err=True),
-            **chosen,
-        ) as predictor,
+        open_predictor(options) as predictor,
         click.progressbar(length=len(table.rows), label="Studies", file=sys.stderr) as bar,
     ):
         try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hipnet_edge.engine_options import FILE, engine_options, open_predictor
 from hipnet_edge.errors import MissingExtra, UsageError
 
 if TYPE_CHECKING:
@@ -17,24 +18,13 @@ if TYPE_CHECKING:
 
 WORRY = 5
 """Exit code of a comparison that says that it is time to worry."""
-_FILE = click.Path(path_type=Path, dir_okay=False)
-_FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @click.command()
-@click.argument("cohort", type=_FILE, metavar="COHORT.csv")
-@click.option("--out", type=_FILE, required=True, help="The overlay's file.")
-@click.option("--sign", "key", type=_FILE, help="Sign it with this Ed25519 private key (PEM).")
-@click.option("--bundle", type=_FOLDER, help="Use this model bundle instead of the reference one.")
-@click.option("--backend", default="auto", show_default=True, help="Which engine to use.")
-@click.option(
-    "--precision",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "int8", "bf16", "fp16", "fp32"]),
-    help="In which precision it computes; the overlay is good for this one only.",
-)
-@click.option("--threads", type=click.IntRange(min=1), help="Threads that may work for it.")
+@click.argument("cohort", type=FILE, metavar="COHORT.csv")
+@click.option("--out", type=FILE, required=True, help="The overlay's file.")
+@click.option("--sign", "key", type=FILE, help="Sign it with this Ed25519 private key (PEM).")
+@engine_options(leave_out=("exact", "overlay", "overlay_key"))
 @click.option("--trust-labels", is_flag=True, help="The labels are right, whatever they look like.")
 def calibrate(cohort: Path, out: Path, key: Path | None, **options: Any) -> None:
     r"""Fit a site's own calibration of a bundle on labelled cases, into a file beside it.
@@ -44,7 +34,8 @@ def calibrate(cohort: Path, out: Path, key: Path | None, **options: Any) -> None
 
     Temperatures, thresholds and conformal set; the bundle stays as it is. COHORT.csv as for
     validate. At least 20 patients of every cause are needed. What the calibration changes is
-    printed, each figure over studies that it was not fitted on.
+    printed, each figure over studies that it was not fitted on. It is good for the precision that
+    it was fitted in alone.
     """
     _need_extra("evaluate", "scipy", "Calibration")
     if key is not None:
@@ -59,19 +50,12 @@ def calibrate(cohort: Path, out: Path, key: Path | None, **options: Any) -> None
 
 
 def _fitted(cohort: Path, options: dict[str, Any]) -> Overlay:
-    from hipnet_edge.bundle import Bundle
     from hipnet_edge.evaluation.recalibration import answer_failed, fit_overlay
     from hipnet_edge.evaluation.table import read_table
-    from hipnet_edge.predictor import Predictor
 
     table = read_table(cohort)
-    chosen = {name: options[name] for name in ("backend", "precision", "threads")}
     with (
-        Predictor(
-            options["bundle"] or Bundle.reference_path(),
-            progress=lambda line: click.echo(f"hipnet-edge: {line}", err=True),
-            **chosen,
-        ) as predictor,
+        open_predictor(options) as predictor,
         click.progressbar(length=len(table.rows), label="Studies", file=sys.stderr) as bar,
     ):
         answers, skipped = answer_failed(predictor, table.rows, lambda: bar.update(1))
@@ -111,7 +95,7 @@ def _need_extra(extra: str, package: str, needed_for: str) -> None:
 
 
 @click.command()
-@click.option("--baseline", type=_FILE, help="What the acceptance found, from --make-baseline.")
+@click.option("--baseline", type=FILE, help="What the acceptance found, from --make-baseline.")
 @click.option(
     "--recent",
     type=click.Path(path_type=Path),
@@ -125,7 +109,7 @@ def _need_extra(extra: str, package: str, needed_for: str) -> None:
     show_default=True,
     help="How many of the last days on record count.",
 )
-@click.option("--make-baseline", "made", type=_FILE, help="Write a baseline of --recent instead.")
+@click.option("--make-baseline", "made", type=FILE, help="Write a baseline of --recent instead.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def drift(baseline: Path | None, recent: Path, days: int, made: Path | None, as_json: bool) -> int:
     r"""Say whether recent answers are still those of the acceptance.

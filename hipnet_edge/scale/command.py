@@ -8,29 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hipnet_edge.engine_options import FILE, engine_options
+
 if TYPE_CHECKING:
     from hipnet_edge.scale.cohort import Summary
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
-
 
 @click.command(name="predict-cohort")
-@click.argument("cohort", type=_FILE, metavar="COHORT.csv")
-@click.option("--out", type=_FILE, required=True, help="The results: .parquet or .csv.")
-@click.option(
-    "--bundle",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Use this model bundle instead of the reference one.",
-)
-@click.option("--backend", default="auto", show_default=True, help="Which engine to use.")
-@click.option(
-    "--precision",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "int8", "bf16", "fp16", "fp32"]),
-    help="In which precision it computes.",
-)
-@click.option("--exact", is_flag=True, help="Decode every pixel, without any shortcut.")
+@click.argument("cohort", type=FILE, metavar="COHORT.csv")
+@click.option("--out", type=FILE, required=True, help="The results: .parquet or .csv.")
+@engine_options(leave_out=("threads", "overlay", "overlay_key"))
 @click.option("--workers", type=click.IntRange(min=1), help="How many; all cores if not given.")
 @click.option("--ray", metavar="ADDRESS", help="Work on this Ray cluster instead of here.")
 @click.option("--timings", is_flag=True, help="With columns of how long each study took.")
