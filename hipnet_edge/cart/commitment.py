@@ -152,7 +152,7 @@ class _Conversation:
             serve(message, context_id)
             self._served(message)
 
-        association._serve_request = serve_request  # type: ignore[method-assign]
+        association._serve_request = serve_request  # type: ignore[method-assign,assignment]
 
     @property
     def _source(self) -> str:
