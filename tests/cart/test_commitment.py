@@ -97,8 +97,10 @@ def _request(*references: tuple[str, str], transaction: str = "1.2.3.99") -> Dat
 
 
 @contextmanager
-def _sender(data: Path, syntax: str = VERIFICATION_SYNTAXES[0]) -> Iterator[tuple[Cart, Sender]]:
-    with cart(data, storage_commitment=True) as running:
+def _sender(
+    data: Path, syntax: str = VERIFICATION_SYNTAXES[0], **receive: object
+) -> Iterator[tuple[Cart, Sender]]:
+    with cart(data, storage_commitment=True, **receive) as running:
         sender = Sender(running, syntax)
         yield running, sender
         if sender.association.is_established:
@@ -181,17 +183,31 @@ def test_reports_come_one_after_the_other(tmp_path: Path) -> None:
         assert [transaction for _, transaction, _, _ in told] == [f"1.2.{n}" for n in range(5)]
 
 
+def _look_slowly(running: Cart, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = running.queue.instance
+
+    def slowly(uid: str) -> object:
+        time.sleep(0.05)
+        return find(uid)
+
+    monkeypatch.setattr(running.queue, "instance", slowly)
+
+
 def test_who_hangs_up_gets_no_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     many = _request(*((DX, f"1.2.{number}") for number in range(100)))
     with _sender(tmp_path / "data") as (running, sender):
-        find = running.queue.instance
-
-        def slowly(uid: str) -> object:
-            time.sleep(0.05)
-            return find(uid)
-
-        monkeypatch.setattr(running.queue, "instance", slowly)
+        _look_slowly(running, monkeypatch)
         assert sender.ask(many) == (0, "")
         sender.association.release()
         wait_until(lambda: "hung_up" in running.reasons(), seconds=3.0)
         assert ("commitment_reported", {"source": "dicom"}) not in running.events
+
+
+def test_looking_for_long_is_not_idleness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = _request(*((DX, f"1.2.{number}") for number in range(26)))
+    with _sender(tmp_path / "data", idle_timeout_s=1.0) as (running, sender):
+        _look_slowly(running, monkeypatch)
+        assert sender.ask(many) == (0, "")
+        assert sender.told.get(timeout=5)[0] == 2
+        time.sleep(0.2)
+        assert sender.association.send_c_echo().Status == 0
