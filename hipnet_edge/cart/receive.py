@@ -36,6 +36,7 @@ from hipnet_edge.cart.file_meta import IMPLEMENTATION_NAME, IMPLEMENTATION_UID, 
 from hipnet_edge.cart.schema import QueueUnusable
 from hipnet_edge.cart.sop_classes import (
     PREFERRED_SYNTAXES,
+    STORAGE_COMMITMENT,
     VERIFICATION,
     VERIFICATION_SYNTAXES,
     storage_classes,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from pynetdicom.dimse_primitives import C_STORE
 
     from hipnet_edge.cart.admission import Outcome
+    from hipnet_edge.cart.commitment import Commitment
     from hipnet_edge.cart.settings import Receive
 
 logger = logging.getLogger(__name__)
@@ -98,12 +100,19 @@ class Receiver:
         receive: address, callers and limits.
         admission: takes the images in.
         incoming: the folder of the store in which files are written before they are kept.
+        commitment: answers requests for storage commitment; None: they are not accepted.
 
     Raises:
         UsageError: the TLS certificate, key or CA cannot be used.
     """
 
-    def __init__(self, receive: Receive, admission: Admission, incoming: Path) -> None:
+    def __init__(
+        self,
+        receive: Receive,
+        admission: Admission,
+        incoming: Path,
+        commitment: Commitment | None = None,
+    ) -> None:
         quiet_pynetdicom()
         self._receive, self._admission, self._incoming = receive, admission, incoming
         self._tls = None if receive.tls is None else server_context(receive.tls)
@@ -117,6 +126,9 @@ class Receiver:
         self._contexts = [build_context(VERIFICATION, list(VERIFICATION_SYNTAXES))] + [
             build_context(uid, list(PREFERRED_SYNTAXES)) for uid in storage_classes(receive)
         ]
+        self._commitment = commitment
+        if commitment is not None:
+            self._contexts.append(build_context(STORAGE_COMMITMENT, list(VERIFICATION_SYNTAXES)))
         self._watched: list[Watched] = []
         self._door: Door | None = None
 
@@ -219,6 +231,8 @@ class Receiver:
         association.requestor.address_info = AddressInformation.from_tuple(address)
         association.bind(evt.EVT_C_ECHO, _on_echo)
         association.bind(evt.EVT_C_STORE, self._on_store)
+        if self._commitment is not None:
+            self._commitment.serve(association)
         watched = Watched(association, guarded, reception, progress)
         association.start()
         self._watched.append(watched)

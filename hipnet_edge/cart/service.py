@@ -83,6 +83,7 @@ class CartService:
             raise
 
     def _make_parts(self, data: Path) -> None:
+        from hipnet_edge.cart.commitment import Commitment
         from hipnet_edge.cart.receive import Receiver
 
         configuration = self._configuration
@@ -94,8 +95,13 @@ class CartService:
             configuration, self.store, self.queue, pseudonyms, self._on_event
         )
         self.engine = Engine(configuration.predict, self._loaded)
-        self.receiver = Receiver(configuration.receive, self.admission, self.store.incoming)
         watch, receive = configuration.watch, configuration.receive
+        commitment = (
+            Commitment(self.store, self.queue, pseudonyms, self.admission)
+            if receive.storage_commitment
+            else None
+        )
+        self.receiver = Receiver(receive, self.admission, self.store.incoming, commitment)
         self._watcher = (
             Watcher(watch, receive, self.admission, self.store.incoming) if watch else None
         )

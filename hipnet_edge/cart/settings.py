@@ -148,6 +148,7 @@ class Receive(_Table):
     max_waiting_studies: int = Field(default=1000, ge=1)
     secondary_capture: bool = False
     scanned_film: bool = False
+    storage_commitment: bool = False
     tls: Tls | None = None
 
     @field_validator("calling_ae_titles")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from hipnet_edge.cart.admission import Admission
+from hipnet_edge.cart.commitment import Commitment
 from hipnet_edge.cart.identity import Pseudonyms
 from hipnet_edge.cart.queue import Queue
 from hipnet_edge.cart.receive import Receiver
@@ -76,7 +77,9 @@ def cart(data: Path, **receive: object) -> Iterator[Cart]:
         pseudonyms,
         lambda event, /, **labels: events.append((event, labels)),
     )
-    receiver = Receiver(configuration.receive, admission, store.incoming)
+    asked = configuration.receive.storage_commitment
+    commitment = Commitment(store, queue, pseudonyms, admission) if asked else None
+    receiver = Receiver(configuration.receive, admission, store.incoming, commitment)
     receiver.start()
     try:
         yield Cart(data, store, queue, admission, receiver, events)

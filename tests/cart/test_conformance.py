@@ -8,9 +8,15 @@ from pathlib import Path
 
 from pydicom.uid import UID
 
-from hipnet_edge.cart import door, file_meta, receive
+from hipnet_edge.cart import commitment, door, file_meta, receive
 from hipnet_edge.cart.settings import Receive
-from hipnet_edge.cart.sop_classes import PREFERRED_SYNTAXES, VERIFICATION, storage_classes
+from hipnet_edge.cart.sop_classes import (
+    PREFERRED_SYNTAXES,
+    STORAGE_COMMITMENT,
+    STORAGE_COMMITMENT_INSTANCE,
+    VERIFICATION,
+    storage_classes,
+)
 
 PAGE = (Path(__file__).parents[2] / "docs" / "conformance.md").read_text()
 RECEIVER = Receive.model_validate({"any_caller": True})
@@ -34,7 +40,7 @@ def test_sop_classes() -> None:
     provided = {uid for uid, row in listed.items() if row[3] == "yes"}
     on_request = {uid for uid, row in listed.items() if row[3] == "on request"}
     assert provided == {VERIFICATION, *storage_classes(RECEIVER)}
-    assert provided | on_request == {VERIFICATION, *storage_classes(ALL)}
+    assert provided | on_request == {VERIFICATION, STORAGE_COMMITMENT, *storage_classes(ALL)}
     used = {uid for uid, row in listed.items() if row[2] == "yes"}
     assert used == {row[1].strip("`") for row in _rows("AE specifications: DELIVER", 3)[1:]}
 
@@ -56,6 +62,23 @@ def test_statuses_and_their_reasons() -> None:
         expected[status].add(reason)
     assert listed == expected
     assert all(len(reason) <= 64 for reason in receive.STATUSES)
+
+
+def test_storage_commitment() -> None:
+    heading = "AE specifications: RECEIVE, storage commitment"
+    statuses = _rows(heading, 3)[1:]
+    listed = {
+        reason: int(row[0].strip("`"), 16)
+        for row in statuses
+        for reason in re.findall(r"`(\w+)`", row[2])
+    }
+    assert listed == commitment.REFUSALS
+    assert int(statuses[0][0].strip("`"), 16) == commitment.SUCCESS
+    reasons = [int(row[0].strip("`"), 16) for row in _rows(heading, 2)[1:]]
+    assert tuple(reasons) == commitment.FAILURES
+    assert f"`{STORAGE_COMMITMENT_INSTANCE}`" in PAGE
+    assert f"{commitment.MAX_REFERENCES:,} images" in PAGE
+    assert f"{commitment.MAX_WAITING} requests" in PAGE
 
 
 def test_figures_and_identifiers() -> None:
