@@ -1,6 +1,7 @@
 r"""Whether `hipnet-edge validate` gives the figures of `benchmarks.accuracy` on the same studies.
 
-    hipnet-edge simulate --site shifted --n 2000 --seed 5 --out runs/shifted-files
+    hipnet-edge simulate --site shifted --n 2000 --seed 5 --pixel-spacing-mm 0.3 \
+        --out runs/shifted-files
     hipnet-edge validate runs/shifted-files/cohort.csv --out runs/report \
         --backend onnxruntime --precision fp32
     python -m export.cohort --table runs/shifted-files/cohort.csv --out runs/shifted
