@@ -4,7 +4,7 @@
 
 writes `sbom.cdx.json` and `THIRD_PARTY.md` beside this file, and needs `cyclonedx-bom`.
 
-ENVIRONMENT is one into which `pip install ".[cpu,openvino,cart]"` was run and nothing else.
+ENVIRONMENT is one into which `pip install ".[cpu,openvino,cart,sign]"` was run and nothing else.
 `cyclonedx-bom` lists the packages; what this adds is the libraries in other languages that
 lie inside their wheels, which no list of Python packages names.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-EXTRAS = ("cpu", "openvino", "cart")
+EXTRAS = ("cpu", "openvino", "cart", "sign")
 _TOOLS = ("pip", "setuptools", "wheel")
 _INSIDE = """
 import importlib.metadata as m, json
