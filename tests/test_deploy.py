@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from hipnet_edge import Bundle
+from hipnet_edge.cart.configuration import load
+
 try:
     import tomllib
 except ModuleNotFoundError:
@@ -67,3 +70,19 @@ def test_the_images_of_both_jetpacks_differ_in_what_they_must_alone() -> None:
     six, seven = ((DEPLOY / f"Dockerfile.jetpack{n}").read_text().splitlines() for n in (6, 7))
     only = set(six) ^ set(seven)
     assert all(re.search(r"JetPack|jetpack|BASE|image|pip install", line) for line in only), only
+
+
+def test_the_cart_of_the_compose_file_is_pinned_to_the_reference_bundle(tmp_path: Path) -> None:
+    text = (DEPLOY / "cart.compose.toml").read_text()
+    (tmp_path / "token").write_text("0123456789abcdef0123456789abcdef\n")
+    (tmp_path / "token").chmod(0o600)
+    (tmp_path / "cart.toml").write_text(text.replace("/etc/hipnet-edge/token", "token"))
+    cart = load(tmp_path / "cart.toml")
+    assert cart.predict.bundle_digest == Bundle.reference().digest
+    compose = (DEPLOY / "compose.yaml").read_text()
+    (pacs,) = cart.destination
+    assert f"\n  {pacs.host}:\n" in compose
+    assert f'"{pacs.port}"' in compose
+    assert f'ORTHANC__DICOM_AET: "{pacs.ae_title}"' in compose
+    assert f'"127.0.0.1:{cart.page.port}:{cart.page.port}"' in compose
+    assert str(cart.service.data) in compose
