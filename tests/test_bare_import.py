@@ -25,8 +25,8 @@ OPTIONAL = (
 OF_THE_CART = {
     f"hipnet_edge.cart.{name}"
     for name in (
-        *("association", "configuration", "data_pdu", "door", "receive", "settings"),
-        *("page.access", "page.api", "page.app", "page.stow", "page.upload"),
+        *("association", "commitment", "configuration", "data_pdu", "door", "receive"),
+        *("settings", "page.access", "page.api", "page.app", "page.stow", "page.upload"),
     )
 }
 """Modules whose classes extend those of the extra `cart`; nothing imports them without need."""
