@@ -27,7 +27,7 @@ demo: $(VENV)/.cpu
 
 test: $(VENV)/.test
 	@echo "== Running the tests"
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not alone" --cov --cov-report= $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not alone" --cov --cov-report= $(PYTEST_ARGS)
 	@echo "== and those that want no other beside them"
 	@$(BIN)/python -m pytest -m alone --cov --cov-append --cov-report=term $(PYTEST_ARGS)
 
