@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hipnet_edge.errors import InputRefused, OverlayUnusable, Reason
+from hipnet_edge.errors import InputRefused, OverlayUnusable, Reason, UsageError
 from hipnet_edge.fields import Fields
 from hipnet_edge.manifest import canonical_digest
 from hipnet_edge.overlay_signature import check_signature, signed
@@ -306,3 +306,19 @@ def _complain(what: str) -> OverlayUnusable:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
+
+
+def open_overlay(
+    given: str | os.PathLike[str] | Overlay | None, key: str | os.PathLike[str] | None
+) -> Overlay | None:
+    """The overlay that a predictor was given, read from its file if it is one.
+
+    Raises:
+        OverlayUnusable: as `Overlay.load`.
+        UsageError: a key was named, and no file that it could have signed.
+    """
+    if given is None and key is not None:
+        raise UsageError("A key is for an overlay, and none was named.")
+    if isinstance(given, Overlay) and key is not None:
+        raise UsageError("A key is for an overlay's file; this one was loaded already.")
+    return given if given is None or isinstance(given, Overlay) else Overlay.load(given, key)

@@ -21,7 +21,7 @@ from hipnet_edge.bundle import Bundle
 from hipnet_edge.errors import Fault, HipNetError, InputRefused, Reason, UsageError
 from hipnet_edge.intake import import_readers, own_bytes, read_study
 from hipnet_edge.opencv import in_calling_thread
-from hipnet_edge.overlay import Overlay
+from hipnet_edge.overlay import Overlay, open_overlay
 from hipnet_edge.pixels import SHORTCUT
 from hipnet_edge.prediction import Prediction, Provenance
 from hipnet_edge.preprocessing import Mapper, preprocess_study
@@ -76,7 +76,7 @@ class Predictor:
         with _beside(import_readers, self._threads):
             self._bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
             # Before an engine is loaded: an overlay that cannot be read costs no time.
-            self._overlay = _overlay(overlay, overlay_key)
+            self._overlay = open_overlay(overlay, overlay_key)
             choice = choose_backend(self._bundle, backend, precision, threads, progress)
             self._backend, self._reason, self._flags = choice.backend, choice.reason, choice.flags
             if self._overlay is not None:
@@ -351,16 +351,6 @@ class _Stages:
     def add(self, spent: Mapping[str, float]) -> None:
         for stage, milliseconds in spent.items():
             self.ms[stage] = self.ms.get(stage, 0.0) + milliseconds
-
-
-def _overlay(
-    given: str | os.PathLike[str] | Overlay | None, key: str | os.PathLike[str] | None
-) -> Overlay | None:
-    if given is None and key is not None:
-        raise UsageError("A key is for an overlay, and none was named.")
-    if isinstance(given, Overlay) and key is not None:
-        raise UsageError("A key is for an overlay's file; this one was loaded already.")
-    return given if given is None or isinstance(given, Overlay) else Overlay.load(given, key)
 
 
 @contextmanager
